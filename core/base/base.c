@@ -1,0 +1,204 @@
+/*
+ * Errors in words, the log, checksums. See base.h.
+ *
+ * The thread's error text is a fixed buffer, so that reporting that memory is short needs none.
+ */
+#include "base/base.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <morsel/morsel.h>
+
+#define ERROR_TEXT_BYTES 1024
+
+static __thread char error_text[ERROR_TEXT_BYTES];
+
+static struct {
+	pthread_mutex_t lock; /* protects fn and ctx against morsel_log_set(); nothing follows it */
+	morsel_log_fn fn;
+	void *ctx;
+} log_sink = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+const char *morsel_errormsg(void)
+{
+	return error_text;
+}
+
+void morsel_log_set(morsel_log_fn fn, void *ctx)
+{
+	pthread_mutex_lock(&log_sink.lock);
+	log_sink.fn = fn;
+	log_sink.ctx = ctx;
+	pthread_mutex_unlock(&log_sink.lock);
+}
+
+const char *morsel_version(void)
+{
+	return MORSEL_VERSION_STRING;
+}
+
+static int level_of_text(const char *text)
+{
+	static const char *const names[] = { "none", "error", "warn", "info", "debug" };
+
+	for (size_t i = 0; i < mrs_array_length(names); i++)
+		if (!strcmp(text, names[i]))
+			return (int)i;
+	return MRS_LOG_WARN;
+}
+
+/* What MORSEL_LOG asks for; read once, for getenv() is not safe beside setenv(). */
+static int stderr_level(void)
+{
+	static int level = -1;
+	int seen = __atomic_load_n(&level, __ATOMIC_RELAXED);
+
+	if (seen < 0) {
+		const char *text = getenv("MORSEL_LOG");
+
+		seen = text ? level_of_text(text) : MRS_LOG_ERROR;
+		__atomic_store_n(&level, seen, __ATOMIC_RELAXED);
+	}
+	return seen;
+}
+
+static void log_text(enum mrs_log_level level, const char *text)
+{
+	morsel_log_fn fn;
+	void *ctx;
+
+	pthread_mutex_lock(&log_sink.lock);
+	fn = log_sink.fn;
+	ctx = log_sink.ctx;
+	pthread_mutex_unlock(&log_sink.lock);
+	if (fn)
+		fn(ctx, level, text);
+	else if ((int)level <= stderr_level())
+		fprintf(stderr, "morsel: %s\n", text);
+}
+
+void mrs_log(enum mrs_log_level level, const char *format, ...)
+{
+	char text[ERROR_TEXT_BYTES];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	log_text(level, text);
+}
+
+int mrs_fail(int code, const char *format, ...)
+{
+	char text[ERROR_TEXT_BYTES];
+	va_list args;
+
+	/* By way of a second buffer: an argument may be the current error text itself. */
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	memcpy(error_text, text, sizeof(text));
+	log_text(MRS_LOG_INFO, error_text);
+	return code;
+}
+
+int mrs_fail_errno(int code, const char *format, ...)
+{
+	char text[ERROR_TEXT_BYTES];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	return mrs_fail(code, "%s: %s", text, strerror(-code));
+}
+
+int mrs_opts_read(void *to, size_t known, const void *from)
+{
+	size_t given;
+
+	memset(to, 0, known);
+	if (!from)
+		return 0;
+	memcpy(&given, from, sizeof(given));
+	if (given < sizeof(given))
+		return mrs_fail(-EINVAL, "an option struct must begin with its own size in bytes, "
+				"found %zu: set .size = sizeof(the struct)", given);
+	for (size_t i = known; i < given; i++)
+		if (((const unsigned char *)from)[i])
+			return mrs_fail(-E2BIG, "an option struct of %zu bytes sets an option that "
+					"this libmorsel (%s) does not know: update libmorsel",
+					given, MORSEL_VERSION_STRING);
+	memcpy(to, from, mrs_min(given, known));
+	return 0;
+}
+
+/*
+ * Reflected CRC-32C, eight bytes a step by table ("slicing by 8", Kounavis and Berry, 2005). The
+ * tables are made at first use.
+ */
+static uint32_t crc_table[8][256];
+
+static void crc_tables_make(void)
+{
+	for (uint32_t byte = 0; byte < 256; byte++) {
+		uint32_t crc = byte;
+
+		for (int bit = 0; bit < 8; bit++)
+			crc = (crc >> 1) ^ (crc & 1 ? 0x82f63b78u : 0);
+		crc_table[0][byte] = crc;
+	}
+	for (uint32_t byte = 0; byte < 256; byte++)
+		for (int step = 1; step < 8; step++)
+			crc_table[step][byte] = (crc_table[step - 1][byte] >> 8) ^
+						crc_table[0][crc_table[step - 1][byte] & 255];
+}
+
+uint32_t mrs_crc32c(uint32_t seed, const void *data, size_t bytes)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	const unsigned char *p = data;
+	uint32_t crc = ~seed;
+
+	pthread_once(&once, crc_tables_make);
+	for (; bytes >= 8; bytes -= 8, p += 8) {
+		uint32_t low, high;
+
+		memcpy(&low, p, 4);
+		memcpy(&high, p + 4, 4);
+		low ^= crc;
+		crc = crc_table[7][low & 255] ^ crc_table[6][low >> 8 & 255] ^
+		      crc_table[5][low >> 16 & 255] ^ crc_table[4][low >> 24] ^
+		      crc_table[3][high & 255] ^ crc_table[2][high >> 8 & 255] ^
+		      crc_table[1][high >> 16 & 255] ^ crc_table[0][high >> 24];
+	}
+	for (; bytes; bytes--, p++)
+		crc = (crc >> 8) ^ crc_table[0][(crc ^ *p) & 255];
+	return ~crc;
+}
+
+const char *mrs_bytes_text(uint64_t bytes, char *buffer)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	while (value >= 1024 && unit + 1 < mrs_array_length(units)) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(buffer, 16, unit ? "%.2f %s" : "%.0f %s", value, units[unit]);
+	return buffer;
+}
+
+#if MORSEL_CHECKS >= 1
+void mrs_check_failed(const char *file, int line, const char *what)
+{
+	fprintf(stderr, "morsel: %s:%d: invariant broken: %s\n", file, line, what);
+	abort();
+}
+#endif

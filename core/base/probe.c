@@ -1,0 +1,104 @@
+/*
+ * Probes of the test build. See probe.h.
+ *
+ * The counters live in a mapped file, so that a hit is counted although the process dies at it. A
+ * probe finds its counter by name: open addressing over fixed records, claimed by compare-and-swap,
+ * because several processes share the file.
+ */
+#include "base/probe.h"
+
+#ifdef MORSEL_PROBES
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PROBES		512
+#define PROBE_NAME_MAX	48
+
+struct probe_record {
+	uint32_t claimed;
+	uint32_t ready;
+	uint64_t hits;
+	char name[PROBE_NAME_MAX];
+};
+
+static struct probe_record private_records[PROBES];
+static struct probe_record *records = private_records;
+static char kill_name[PROBE_NAME_MAX];
+static uint64_t kill_at;
+static uint64_t hits_that_count; /* by this process, for kill_at */
+
+static void probe_setup(void)
+{
+	const char *log = getenv("MORSEL_PROBE_LOG");
+	const char *kill_text = getenv("MORSEL_PROBE_KILL");
+	const char *colon = kill_text ? strrchr(kill_text, ':') : NULL;
+
+	if (log) {
+		int fd = open(log, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		void *map = MAP_FAILED;
+
+		if (fd >= 0 && !ftruncate(fd, sizeof(private_records)))
+			map = mmap(NULL, sizeof(private_records), PROT_READ | PROT_WRITE,
+				   MAP_SHARED, fd, 0);
+		if (fd >= 0)
+			close(fd);
+		if (map != MAP_FAILED)
+			records = map;
+	}
+	if (colon && colon - kill_text < PROBE_NAME_MAX) {
+		memcpy(kill_name, kill_text, colon - kill_text);
+		kill_at = strtoull(colon + 1, NULL, 10);
+	}
+}
+
+static struct probe_record *record_of(const char *name)
+{
+	uint32_t hash = 2166136261u;
+
+	for (const char *c = name; *c; c++)
+		hash = (hash ^ (unsigned char)*c) * 16777619u;
+	for (uint32_t i = 0; i < PROBES; i++) {
+		struct probe_record *r = &records[(hash + i) % PROBES];
+		uint32_t free_mark = 0;
+
+		if (__atomic_compare_exchange_n(&r->claimed, &free_mark, 1, 0, __ATOMIC_ACQ_REL,
+						__ATOMIC_ACQUIRE)) {
+			strncpy(r->name, name, PROBE_NAME_MAX - 1);
+			__atomic_store_n(&r->ready, 1, __ATOMIC_RELEASE);
+			return r;
+		}
+		while (!__atomic_load_n(&r->ready, __ATOMIC_ACQUIRE))
+			;
+		if (!strncmp(r->name, name, PROBE_NAME_MAX - 1))
+			return r;
+	}
+	return NULL;
+}
+
+void mrs_probe_hit(const char *name)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct probe_record *record;
+	uint64_t hits;
+
+	pthread_once(&once, probe_setup);
+	record = record_of(name);
+	if (!record)
+		return;
+	__atomic_add_fetch(&record->hits, 1, __ATOMIC_RELAXED);
+	if (!kill_at || (strcmp(kill_name, "*") && strcmp(kill_name, name)))
+		return;
+	if (__atomic_add_fetch(&hits_that_count, 1, __ATOMIC_RELAXED) == kill_at)
+		kill(getpid(), SIGKILL);
+}
+
+#else
+typedef int mrs_probe_unused; /* an empty translation unit is not C */
+#endif

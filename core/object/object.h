@@ -1,0 +1,53 @@
+/*
+ * The object room's interface to the view room: an open morsel, seen from inside.
+ *
+ * struct morsel is a process-local handle on a directory record. The record is shared and changes
+ * under the record's lock (size, state) or by compare-and-swap of one entry (table).
+ */
+#ifndef MRS_OBJECT_OBJECT_H
+#define MRS_OBJECT_OBJECT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <morsel/morsel.h>
+
+#include "pool/dir.h"
+#include "pool/pool.h"
+#include "table/table.h"
+
+struct morsel {
+	struct morsel_pool *pool;
+	mrs_cell cell;		       /* of the record */
+	struct mrs_cell_record *record; /* in the metadata mapping */
+	struct mrs_table table;
+	uint64_t *open_entry;	       /* this handle's entry in the slot */
+	unsigned views;		       /* atomic: views of this handle; close answers -EBUSY */
+};
+
+/* The pool's cells: one handle per pool handle. */
+struct mrs_cells *mrs_pool_cells(struct morsel_pool *pool);
+
+uint64_t mrs_morsel_bytes(const struct morsel *morsel);
+uint64_t mrs_morsel_pages(const struct morsel *morsel); /* rounded up to 4 KiB */
+bool mrs_morsel_is_sealed(const struct morsel *morsel);
+bool mrs_morsel_is_lazy(const struct morsel *morsel);
+
+/* Calls fn for each maximal run of [page, page + pages). */
+int mrs_morsel_each_run(struct morsel *morsel, uint64_t page, uint64_t pages,
+			int (*fn)(void *ctx, const struct mrs_run *run), void *ctx);
+
+/* Allocates and backs what is missing of [page, page + pages) (lazy morsels); -ENOSPC in words. */
+int mrs_morsel_fill(struct morsel *morsel, uint64_t page, uint64_t pages);
+
+/*
+ * The registry of views: who maps which part of which morsel. Listed in the shared slot, so that
+ * shrink and seal see the views of other processes. end_page 0 withdraws. -EMFILE in words when the
+ * slot's table is full.
+ */
+int mrs_morsel_view_publish(struct morsel *morsel, uint64_t end_page, bool writable,
+			    uint64_t *handle);
+void mrs_morsel_view_withdraw(struct morsel *morsel, uint64_t handle);
+
+#endif

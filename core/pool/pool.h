@@ -1,0 +1,150 @@
+/*
+ * The pool room's interface to the rooms above it.
+ *
+ * A pool handle is this process's attachment: the file, one read-write mapping of all of it (the
+ * metadata mapping: tables, directory and allocator state are read through it, bounds-checked), one
+ * slot, one allocator handle. Every change of metadata is a *transition*: it runs between
+ * mrs_txn_begin() and mrs_txn_end(), with an intent record that says what to repair if it dies, and
+ * an allocator local of its own.
+ *
+ * The gate. Repairing after a death wants nobody else to be taking or giving frames. A reaper closes
+ * the gate, waits until no live slot is inside a transition, repairs, and opens it. Entering costs a
+ * store, a fence and a load. A transition is short and never waits for another process, except at
+ * the gate itself and for a record's lock.
+ */
+#ifndef MRS_POOL_POOL_H
+#define MRS_POOL_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <morsel/frame.h>
+#include <morsel/morsel.h>
+
+#include "pool/format.h"
+
+struct mrs_txn {
+	struct morsel_pool *pool;
+	struct mrs_intent *intent; /* in the slot, in shared memory */
+	unsigned index;		   /* slot * MRS_INTENTS_PER_SLOT + which: also the allocator's local */
+};
+
+/* ---- transitions (txn.c, gate.c) ---- */
+
+/*
+ * Waits for a free intent of this process and for the gate, then enters with intent->op = op and the
+ * rest zero; the caller fills cell[] and arg[] before the first step. May not nest in a thread.
+ * -ECHILD after fork. -EROFS on a read-only handle.
+ */
+int mrs_txn_begin(struct morsel_pool *pool, enum mrs_intent_op op, struct mrs_txn *txn);
+void mrs_txn_end(struct mrs_txn *txn);
+
+/* ---- frames (frames.c): tracked gets and puts of the transition's allocator local ---- */
+
+enum mrs_frame_class { MRS_FRAME_MOVABLE, MRS_FRAME_IMMOVABLE, MRS_FRAME_HUGE };
+
+/*
+ * Takes 2^order contiguous frames. The allocator's pending record names them until mrs_txn_settle(),
+ * which the caller calls when they are linked where a repair finds them. near: a frame to be close
+ * to, or 0. -ENOSPC in words. No memory is behind them until mrs_pool_back().
+ */
+int mrs_txn_get(struct mrs_txn *txn, unsigned order, enum mrs_frame_class class, uint64_t near,
+		uint64_t *frame);
+/* Takes these very frames: -EBUSY if one of them is taken. */
+int mrs_txn_get_at(struct mrs_txn *txn, unsigned order, uint64_t frame);
+void mrs_txn_settle(struct mrs_txn *txn);
+
+/*
+ * Gives 2^order frames back. The memory behind must have been given back before (mrs_pool_unback).
+ * The caller unlinks them from the table *after* mrs_txn_put_begin() and before mrs_txn_put_end(), so
+ * that the pending record names them while nobody else does.
+ */
+void mrs_txn_put_begin(struct mrs_txn *txn, unsigned order, uint64_t frame);
+void mrs_txn_put_end(struct mrs_txn *txn);
+
+/* One immovable frame with memory behind it, zeroed, for a table or other metadata; like get. */
+int mrs_txn_get_table(struct mrs_txn *txn, uint64_t *frame);
+/* 2^order of them, contiguous. */
+int mrs_txn_get_meta(struct mrs_txn *txn, unsigned order, uint64_t *frame);
+
+/* ---- memory behind frames (back.c) ---- */
+
+enum mrs_back_flags {
+	MRS_BACK_HUGE = 1, /* with huge folios where the range has whole 2 MiB and the kernel can */
+};
+
+/*
+ * Reserves memory for count frames so that touching them cannot fail: checks budget, file system and
+ * memory cgroup first. -ENOSPC names path, free bytes and remedy; then nothing has changed. huge
+ * (may be NULL) gets how many of the frames are behind huge folios now.
+ */
+int mrs_pool_back(struct mrs_txn *txn, uint64_t frame, uint64_t count, unsigned flags,
+		  uint64_t *huge);
+/* Gives the memory back: the frames read as zero when they are next backed. Cannot fail. */
+void mrs_pool_unback(struct morsel_pool *pool, uint64_t frame, uint64_t count);
+/* Asks for huge folios behind frames that have memory. -ENOMEM in words where the kernel refused. */
+int mrs_pool_make_huge(struct morsel_pool *pool, uint64_t frame, uint64_t count, uint64_t *huge);
+/* Frames with memory behind, as the kernel counts it. */
+uint64_t mrs_pool_resident(struct morsel_pool *pool);
+/* Smallest unit in which memory comes and goes: 1 frame, or 512 on hugetlbfs. */
+uint64_t mrs_pool_block_frames(struct morsel_pool *pool);
+
+/* ---- reading ---- */
+
+/* The metadata mapping at frame; NULL if [frame, frame + count) is not inside the pool. */
+void *mrs_pool_at(struct morsel_pool *pool, uint64_t frame, uint64_t count);
+const struct mrs_super *mrs_pool_super(struct morsel_pool *pool);
+struct mrs_state *mrs_pool_state(struct morsel_pool *pool);
+struct mrs_slot *mrs_pool_slot(struct morsel_pool *pool, unsigned slot);
+unsigned mrs_pool_own_slot(struct morsel_pool *pool);
+bool mrs_pool_is_read_only(struct morsel_pool *pool);
+const char *mrs_pool_path(struct morsel_pool *pool); /* for messages: a path or "memfd pool" */
+/* First frame past what is online, and the allocator's handle. */
+uint64_t mrs_pool_frames_end(struct morsel_pool *pool);
+struct morsel_frames *mrs_pool_frames(struct morsel_pool *pool);
+
+/* ---- liveness (slot.c) ---- */
+
+bool mrs_pool_slot_is_alive(struct morsel_pool *pool, unsigned slot);
+/* Calls fn for every slot that is attached (alive or not yet reaped), own slot included. */
+void mrs_pool_each_slot(struct morsel_pool *pool,
+			void (*fn)(void *ctx, unsigned slot, struct mrs_slot *shared), void *ctx);
+
+/*
+ * Waits for a lock word that another intent holds (a record's lock): spins a little, then sleeps on
+ * the futex for at most 20 ms a time, and reaps the owner if it is dead. Returns when *word no longer
+ * is value.
+ */
+void mrs_pool_wait_word(struct morsel_pool *pool, uint64_t *word, uint64_t value);
+void mrs_pool_wake_word(uint64_t *word);
+
+/* Process-private: open morsels and views of this handle, so that close can refuse. */
+void mrs_pool_hold(struct morsel_pool *pool);
+void mrs_pool_drop(struct morsel_pool *pool);
+
+/* One OFD lock of the file (MRS_LOCK_SETUP, MRS_LOCK_IMPORT + n), taken on a description of its own,
+ * waiting; returns a descriptor whose close releases it, or -errno. */
+int mrs_pool_lock_byte(struct morsel_pool *pool, uint64_t byte);
+
+/* ---- repair: what the rooms above know and the reaper needs ---- */
+
+struct mrs_repair_ops {
+	/*
+	 * Called with the gate closed, for each intent of a dead slot whose op is not NONE: finishes
+	 * or undoes it, using txn (the dead slot's own intent and local, lent to the reaper).
+	 */
+	void (*intent)(struct mrs_txn *txn);
+	/* Is any of these frames reachable from directory, records or tables? Gate closed. */
+	bool (*referenced)(struct morsel_pool *pool, uint64_t frame, uint64_t count);
+	/* A dead slot's open morsels: forget them, free what nobody uses any more. Gate open. */
+	void (*drop_open)(struct morsel_pool *pool, unsigned slot);
+	/* Full walk for morsel_pool_check(): calls owned() for every frame range in use above the pool
+	 * room, and report() for each finding. Gate closed. */
+	void (*walk)(struct morsel_pool *pool,
+		     void (*owned)(void *ctx, uint64_t frame, uint64_t count, const char *by),
+		     morsel_report_fn report, void *ctx);
+};
+extern const struct mrs_repair_ops mrs_object_repair; /* defined by the object room */
+
+#endif

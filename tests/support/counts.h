@@ -1,0 +1,51 @@
+/*
+ * How much each randomised test does: the reduced count of tools/check, and the full count of
+ * tools/check --full (MORSEL_FULL=1). All counts stand here, readable at a glance; a test prints
+ * the count and the seed it ran with.
+ */
+#ifndef TESTS_SUPPORT_COUNTS_H
+#define TESTS_SUPPORT_COUNTS_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static inline int test_full(void)
+{
+	const char *text = getenv("MORSEL_FULL");
+
+	return text && !strcmp(text, "1");
+}
+
+#define MRS_COUNT(reduced, full) (test_full() ? (full) : (reduced))
+
+/* The seed of this run, printed once per call so that a failure can be repeated. */
+static inline uint64_t test_seed(void)
+{
+	const char *text = getenv("MORSEL_SEED");
+	uint64_t seed = text ? strtoull(text, NULL, 0) : 1;
+
+	printf("seed %llu, %s counts\n", (unsigned long long)seed, test_full() ? "full" : "reduced");
+	return seed;
+}
+
+/* splitmix64 (Steele, Lea and Flood, 2014): a small generator whose state is one word. */
+static inline uint64_t test_random(uint64_t *state)
+{
+	uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+/*                                        reduced      full */
+#define COUNT_FRAME_MODEL_STEPS MRS_COUNT(200000, 5000000)
+#define COUNT_FRAME_STRESS_OPS	MRS_COUNT(300000, 10000000)
+#define COUNT_DIR_MODEL_STEPS	MRS_COUNT(50000, 1000000)
+#define COUNT_DIR_NAMES		MRS_COUNT(100000, 1000000)
+#define COUNT_TABLE_MODEL_STEPS MRS_COUNT(50000, 1000000)
+#define COUNT_KILLS		MRS_COUNT(200, 2000)
+
+#endif
