@@ -22,7 +22,7 @@ struct morsel {
 	mrs_cell cell;		       /* of the record */
 	struct mrs_cell_record *record; /* in the metadata mapping */
 	struct mrs_table table;
-	uint64_t *open_entry;	       /* this handle's entry in the slot */
+	struct mrs_open *open_entry;   /* this handle's entry in the slot, or in an OPEN cell of it */
 	unsigned views;		       /* atomic: views of this handle; close answers -EBUSY */
 };
 
@@ -43,8 +43,9 @@ int mrs_morsel_fill(struct morsel *morsel, uint64_t page, uint64_t pages);
 
 /*
  * The registry of views: who maps which part of which morsel. Listed in the shared slot, so that
- * shrink and seal see the views of other processes. end_page 0 withdraws. -EMFILE in words when the
- * slot's table is full.
+ * shrink and seal see the views of other processes (struct mrs_open: furthest end, any writable).
+ * *handle is process-private and ends with withdraw. -EBUSY in words if the morsel shrank below
+ * end_page, or was sealed against a writable view, meanwhile.
  */
 int mrs_morsel_view_publish(struct morsel *morsel, uint64_t end_page, bool writable,
 			    uint64_t *handle);

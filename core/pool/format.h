@@ -36,7 +36,7 @@
 #define MRS_EXTENTS_MAX	      60
 #define MRS_SLOTS	      512
 #define MRS_INTENTS_PER_SLOT  4
-#define MRS_OPEN_INLINE	      320 /* open morsels that a slot holds without a further cell */
+#define MRS_OPEN_INLINE	      160 /* open handles that a slot holds without a further cell */
 #define MRS_DIR_ROOT_WORDS    4096
 #define MRS_CELL_SEGMENTS_MAX 4096
 
@@ -149,6 +149,16 @@ struct mrs_intent {
 };
 _Static_assert(sizeof(struct mrs_intent) == 128, "frozen");
 
+/*
+ * One open handle of a process: the record's handle, 0 free, and how far the views of this handle
+ * reach: bits 0-39 end page of the furthest (0 no view), bit 63 one of them is writable.
+ */
+struct mrs_open {
+	uint64_t record;
+	uint64_t view;
+};
+#define MRS_OPEN_WRITABLE (1ull << 63)
+
 /* One frame per slot. Written by its process; read by reapers and by morsel_info(). */
 struct mrs_slot {
 	uint32_t pid;	    /* for people only: another PID namespace sees another number */
@@ -160,8 +170,8 @@ struct mrs_slot {
 	uint64_t open_more; /* cell with further open entries, 0 none */
 	uint64_t reserved[7];
 	struct mrs_intent intent[MRS_INTENTS_PER_SLOT];
-	uint64_t open[MRS_OPEN_INLINE]; /* handles of the morsels it has open; 0 free */
-	uint8_t tail[4096 - 128 - 128 * MRS_INTENTS_PER_SLOT - 8 * MRS_OPEN_INLINE];
+	struct mrs_open open[MRS_OPEN_INLINE];
+	uint8_t tail[4096 - 128 - 128 * MRS_INTENTS_PER_SLOT - 16 * MRS_OPEN_INLINE];
 };
 _Static_assert(sizeof(struct mrs_super) == 4096, "one frame");
 _Static_assert(sizeof(struct mrs_state) <= 4096, "one frame");
@@ -225,6 +235,13 @@ struct mrs_cell_dirent {
 	char name[88];	 /* the first bytes of it */
 };
 
+/* Further open handles of a slot, chained from mrs_slot.open_more. */
+struct mrs_cell_open {
+	uint64_t header;
+	uint64_t more;
+	struct mrs_open open[7];
+};
+
 struct mrs_cell_name {
 	uint64_t header;
 	uint64_t more;
@@ -259,6 +276,7 @@ struct mrs_cell_record {
 	uint64_t reserved;
 };
 _Static_assert(sizeof(struct mrs_cell_dirent) == MRS_CELL_BYTES, "frozen");
+_Static_assert(sizeof(struct mrs_cell_open) == MRS_CELL_BYTES, "frozen");
 _Static_assert(sizeof(struct mrs_cell_name) == MRS_CELL_BYTES, "frozen");
 _Static_assert(sizeof(struct mrs_cell_record) == MRS_CELL_BYTES, "frozen");
 
