@@ -20,6 +20,7 @@
 
 #ifdef MORSEL_EXPLORE
 void mrs_explore_point(const volatile void *address);
+void mrs_explore_yield(void);
 #define MRS_EXPLORE_POINT(p) mrs_explore_point(p)
 #else
 #define MRS_EXPLORE_POINT(p) ((void)0)
@@ -33,10 +34,12 @@ static inline void mrs_full_fence(void)
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-/* Tells the processor that this thread spins. */
+/* Tells the processor (or the explorer, which then lets another thread run) that this one spins. */
 static inline void mrs_spin_hint(void)
 {
-#if defined(__x86_64__)
+#if defined(MORSEL_EXPLORE)
+	mrs_explore_yield();
+#elif defined(__x86_64__)
 	__builtin_ia32_pause();
 #else
 	mrs_compiler_barrier();

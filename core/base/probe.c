@@ -86,7 +86,6 @@ void mrs_probe_hit(const char *name)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct probe_record *record;
-	uint64_t hits;
 
 	pthread_once(&once, probe_setup);
 	record = record_of(name);

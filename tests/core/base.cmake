@@ -1,0 +1,1 @@
+morsel_test(NAME core_base SOURCES base_test.c LABELS unit)
