@@ -105,4 +105,40 @@ MRS_ATOMIC_VERBS(uint64_t, )
 MRS_ATOMIC_VERBS(uint32_t, 32)
 MRS_ATOMIC_VERBS(uint16_t, 16)
 
+/* Stores zero into each of count words, with release order. One scheduling point. */
+static inline void mrs_zero_release(uint64_t *p, unsigned count)
+{
+	MRS_EXPLORE_POINT(p);
+	for (unsigned i = 0; i < count; i++)
+		__atomic_store_n(&p[i], 0, __ATOMIC_RELEASE);
+}
+
+/*
+ * Two neighbouring words, p aligned to 16 bytes: true if p[0] was first and p[1] was second, and p[1]
+ * is now desired. The halves may be accessed by the verbs above at the same time.
+ */
+__extension__ typedef unsigned __int128 mrs_word_pair;
+
+static inline bool mrs_cas_second(uint64_t *p, uint64_t first, uint64_t second, uint64_t desired)
+{
+	MRS_EXPLORE_POINT(p);
+#if defined(__x86_64__)
+	uint64_t low = first, high = second;
+	bool done;
+
+	__asm__ volatile("lock cmpxchg16b %1"
+			 : "=@ccz"(done), "+m"(*(mrs_word_pair *)p), "+a"(low), "+d"(high)
+			 : "b"(first), "c"(desired)
+			 : "memory");
+	return done;
+#else
+	mrs_word_pair from, to;
+	uint64_t from_words[2] = { first, second }, to_words[2] = { first, desired };
+
+	__builtin_memcpy(&from, from_words, sizeof(from));
+	__builtin_memcpy(&to, to_words, sizeof(to));
+	return __sync_bool_compare_and_swap((mrs_word_pair *)p, from, to);
+#endif
+}
+
 #endif

@@ -106,8 +106,12 @@ struct mrs_state {
 	uint64_t morsels;	/* named or still open */
 	uint64_t reaped;
 	uint64_t cells_high;	/* cells below this index have been used */
-	uint64_t generation;	/* source of generations for cells */
-	uint64_t reserved[504];
+	uint64_t generation;	/* source of generations for cells: one per claim, low 31 bits */
+	uint64_t online_end;	/* frames below have been brought online in the allocator */
+	uint64_t super_sequence; /* of the newest superblock: who knows an older one reads again */
+	uint64_t cells_free;	/* free cells below cells_high; a hint, counted anew when reaping */
+	uint64_t cells_hint;	/* index of a cell that was freed lately */
+	uint64_t reserved[500];
 };
 
 /*
@@ -145,7 +149,8 @@ struct mrs_intent {
 	uint64_t leaf;	   /* RETARGET: frame of the leaf table << 9 | index */
 	uint64_t expected; /* RETARGET: the entry before */
 	uint64_t destination;
-	uint64_t reserved[4];
+	uint64_t putting;  /* frames being given back: first + 1 | order << 48, 0 none */
+	uint64_t reserved[3];
 };
 _Static_assert(sizeof(struct mrs_intent) == 128, "frozen");
 
@@ -222,12 +227,17 @@ enum mrs_cell_kind {
 	MRS_CELL_NAME = 4,    /* rest of a long name */
 	MRS_CELL_RECORD = 5,  /* a morsel */
 	MRS_CELL_OPEN = 6,    /* further open entries of a slot */
+	MRS_CELL_CLEARING = 7, /* on its way to FREE: being zeroed by the slot named in the header */
 };
-/* Cell header word: bits 0-3 kind, bits 4-15 owner slot + 1 while CLAIMED, bits 32-62 generation. */
+/*
+ * Cell header word: bits 0-3 kind, bits 4-15 owner slot + 1 while CLAIMED or CLEARING, bits 32-62
+ * generation. A FREE cell is zero but for the generation of its last use in the header.
+ */
 
 struct mrs_cell_dirent {
 	uint64_t header;
-	uint64_t target; /* handle of a RECORD; changed by compare-and-swap: publication */
+	uint64_t target; /* handle of a RECORD; changed together with a comparison of the header, as one
+			  * word of 16 bytes: publication */
 	uint64_t hash;
 	uint16_t name_bytes;
 	uint16_t reserved[3];
@@ -279,6 +289,20 @@ _Static_assert(sizeof(struct mrs_cell_dirent) == MRS_CELL_BYTES, "frozen");
 _Static_assert(sizeof(struct mrs_cell_open) == MRS_CELL_BYTES, "frozen");
 _Static_assert(sizeof(struct mrs_cell_name) == MRS_CELL_BYTES, "frozen");
 _Static_assert(sizeof(struct mrs_cell_record) == MRS_CELL_BYTES, "frozen");
+
+/*
+ * A node of the directory's trie: eight ways. A node at depth d hangs on a word that the first
+ * 12 + 3 d bits of the hash lead to (after the hash's 63rd bit: the bits of the name).
+ */
+#define MRS_DIR_NODE_WORDS 8
+struct mrs_cell_node {
+	uint64_t header;
+	uint64_t word[MRS_DIR_NODE_WORDS];
+	uint64_t hash;	/* of a name below: its bits down to this node are the way here */
+	uint64_t depth;
+	uint64_t reserved[5];
+};
+_Static_assert(sizeof(struct mrs_cell_node) == MRS_CELL_BYTES, "frozen");
 
 /*
  * A trie word of the directory: bits 0-1 kind (0 empty, 1 dirent, 2 node), bits 2-32 low 31 bits of
