@@ -1,17 +1,27 @@
 /*
  * The canonical page table: a 512-ary radix tree of 64-bit entries (pool/format.h) in frames.
  *
- * A morsel's record holds the root entry. A morsel that is one run has no table: its root is a MAPPED
- * entry with the first frame, and the record holds the run's length. Otherwise the root is a TABLE
- * entry, whose level says how much it covers: level 0 table = 512 pages (2 MiB), 1 = 1 GiB, 2 = 512
- * GiB, 3 = 256 TiB. Leafs stand at table level 0 (4 KiB), 1 (2 MiB) and 2 (1 GiB). A page number
- * counts 4 KiB pages from the morsel's start.
+ * A morsel's record holds the root entry. A morsel that is one run has no table: its root is a
+ * MAPPED entry with the first frame, and the record holds the run's length. Otherwise the root is a
+ * TABLE entry, whose level says how much it covers: level 0 table = 512 pages (2 MiB), 1 = 1 GiB, 2
+ * = 512 GiB, 3 = 256 TiB. Leafs stand at table level 0 (4 KiB), 1 (2 MiB) and 2 (1 GiB). A page
+ * number counts 4 KiB pages from the morsel's start.
  *
  * Concurrency: any number of readers and writers of different leafs in several processes; every
  * change of an entry is a compare-and-swap. A table, once linked, stays until the morsel is trimmed
  * below it by the holder of the record's lock; readers inside a trimmed range re-check the record.
+ * Whoever turns a one-run root into something else (set_run, expand, a set that must expand) and
+ * whoever trims holds the record's lock.
  *
- * The room reaches frames only through struct mrs_table_ops, so that it can be tested on plain memory.
+ * Death: a set or trim that was cut off leaves a table in which every page is as before or as
+ * after; tables without leafs may remain and go with the next trim. What expand had half built is
+ * named by the word building() and goes with mrs_table_discard().
+ *
+ * Damage: everything that is read is checked (level, state, alignment, frame inside the pool), so
+ * that a hostile table gives -EINVAL in words, and no access outside the pool or endless walk.
+ *
+ * The room reaches frames only through struct mrs_table_ops, so that it can be tested on plain
+ * memory.
  */
 #ifndef MRS_TABLE_TABLE_H
 #define MRS_TABLE_TABLE_H
@@ -21,7 +31,7 @@
 
 #include "pool/format.h"
 
-#define MRS_TABLE_LEVELS 4 /* 2^39 pages at most: beyond the 40-bit frame number no morsel can be */
+#define MRS_TABLE_LEVELS 4 /* 2^36 pages, 256 TiB: no morsel is larger */
 
 struct mrs_table_ops {
 	/* The 512 entries in frame; NULL if frame is not in the pool. */
@@ -29,16 +39,27 @@ struct mrs_table_ops {
 	/* A zeroed table frame, tracked until settle(): negative errno in words or 0. */
 	int (*get)(void *ctx, void *txn, uint64_t *frame);
 	void (*settle)(void *ctx, void *txn);
-	/* put_begin; the caller unlinks; put_end: the frame is free. */
+	/*
+	 * put_begin; the caller unlinks; put_end: the frame is free. order is 0 ... 18; the block
+	 * is aligned to it, but may have been got as several blocks or as part of a larger one.
+	 * After a get without settle() a put may give the same frame back.
+	 */
 	void (*put_begin)(void *ctx, void *txn, unsigned order, uint64_t frame);
 	void (*put_end)(void *ctx, void *txn);
+	/* May be NULL: gives the memory behind a table back, before put_begin. The table is all
+	 * zero by then, so that without this the frame goes back zeroed, with its memory. */
+	void (*unback)(void *ctx, uint64_t frame);
+	/* May be NULL: a word of the transition's intent that is 0 but while expand builds tables
+	 * that are not linked yet; without it a death in expand leaks them. See
+	 * mrs_table_discard(). */
+	uint64_t *(*building)(void *ctx, void *txn);
 };
 
 struct mrs_table {
 	const struct mrs_table_ops *ops;
 	void *ctx;
-	uint64_t *root;	      /* the record's root entry, in shared memory */
-	uint64_t *run_pages;  /* the record's run length */
+	uint64_t *root;	     /* the record's root entry, in shared memory */
+	uint64_t *run_pages; /* the record's run length */
 };
 
 struct mrs_run {
@@ -75,22 +96,40 @@ static inline uint64_t mrs_entry_make(enum mrs_entry_state state, unsigned level
 const char *mrs_entry_problem(uint64_t entry, unsigned level);
 
 /*
- * Links one leaf of 2^(9 * level) pages at page (aligned to it), creating tables on the way; settles
- * the leaf's frame (got by the caller) after the link. -EEXIST if the page is mapped; -ENOSPC.
- * If the table is empty and page is 0 .. the caller may use mrs_table_set_run() instead.
+ * Makes the tables that a leaf of this level at page needs, so that mrs_table_set() takes no frame.
+ * To be called before the leaf's own frame is got: an allocator local tracks one frame at a time.
+ * Tables that it made before an error stay, empty, until the next trim.
  */
-int mrs_table_set(struct mrs_table *table, void *txn, uint64_t page, unsigned level, uint64_t frame);
+int mrs_table_prepare(struct mrs_table *table, void *txn, uint64_t page, unsigned level);
 
 /*
- * Makes the morsel one run of pages from frame without a table (root must be EMPTY, or MAPPED with a
- * run that this one extends in place); -EEXIST otherwise.
+ * Links one leaf of 512^level pages at page (aligned to it), creating tables on the way if
+ * mrs_table_prepare() has not; settles the leaf's frame (got by the caller) after the link. Where
+ * a table stands already the leaf goes into it as smaller leafs. -EEXIST if a page of it is mapped;
+ * -ENOSPC. Then the translation of every page is as it was.
+ */
+int mrs_table_set(struct mrs_table *table, void *txn, uint64_t page, unsigned level,
+		  uint64_t frame);
+
+/*
+ * Makes the morsel one run of pages from frame without a table (root must be EMPTY, or MAPPED with
+ * a run that this one extends in place: same frame, more pages); -EEXIST otherwise. Settles.
  */
 int mrs_table_set_run(struct mrs_table *table, void *txn, uint64_t frame, uint64_t pages);
 
 /* Turns a one-run root into a table (largest leaves that alignment of page and frame permits). */
 int mrs_table_expand(struct mrs_table *table, void *txn);
 
-/* The longest run that begins at page, seen up to limit pages: a hole or consecutive frames. */
+/*
+ * After a death in expand, for the dead one's building() word: gives the tables back that were not
+ * linked, and clears the word. Idempotent; does nothing to a tree that was linked.
+ */
+void mrs_table_discard(struct mrs_table *table, void *txn, uint64_t *building);
+
+/*
+ * The longest run that begins at page, seen up to limit pages: a hole or consecutive frames.
+ * -EINVAL damaged; -EIO the content of the page is lost.
+ */
 int mrs_table_lookup(struct mrs_table *table, uint64_t page, uint64_t limit, struct mrs_run *run);
 
 /* Calls fn for each maximal run of [page, page + pages), holes included; non-zero ends it. */
@@ -99,14 +138,19 @@ int mrs_table_each_run(struct mrs_table *table, uint64_t page, uint64_t pages,
 
 /*
  * Takes everything at and beyond page away: for each leaf calls release(ctx, frame, order), which
- * gives the memory behind it back, then put_begin, clears the entry, put_end; then frees tables that
- * have become empty. Idempotent: after a death it is called again. A leaf that straddles page is
- * split first (new table, smaller leaves) - -ENOSPC if no frame for that is left, with nothing changed.
+ * gives the memory behind it back, then put_begin, clears the entry, put_end; then frees the tables
+ * that lie wholly at and beyond page. Idempotent: after a death it is called again. A leaf that
+ * straddles page is split first (new table, smaller leaves) - -ENOSPC if no frame for that is left:
+ * then no translation has changed. A damaged entry is cleared, and what it names is not given back.
  */
 int mrs_table_trim(struct mrs_table *table, void *txn, uint64_t page,
 		   void (*release)(void *ctx, uint64_t frame, unsigned order), void *ctx);
 
-/* Every frame in use: leaf ranges and tables, for walks. Bounded and safe on a hostile table. */
+/*
+ * Every frame in use: leaf ranges and tables, for walks; a non-zero answer of fn ends it. Bounded
+ * and safe on a hostile table: each table is visited once, and what is damaged is left out (-EINVAL
+ * at the end). -ENOMEM.
+ */
 int mrs_table_walk(struct mrs_table *table,
 		   int (*fn)(void *ctx, uint64_t frame, uint64_t count, bool is_table), void *ctx);
 
