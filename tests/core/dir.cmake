@@ -2,3 +2,4 @@
 include(${PROJECT_SOURCE_DIR}/tests/support/explore.cmake)
 
 morsel_explore_test(NAME support_explore_unit LABELS unit SOURCES ../support/explore_test.c)
+morsel_test(NAME core_dir_unit LABELS unit SOURCES dir_test.c)
