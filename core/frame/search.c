@@ -1,0 +1,259 @@
+/*
+ * Where a get looks when its reservation cannot serve it: what was put last, then partly used
+ * children before whole ones, in the trees of its own kind before others, and at the end
+ * everywhere.
+ *
+ * Why a failure is true (no false out-of-memory):
+ *
+ *  1. The last look goes over the rows themselves, reserved children included, so that neither a
+ *     reservation nor a stale counter hides a frame. It skips unreserved children that count 512
+ * used.
+ *  2. Such a child can hide a free frame only behind a claim that has been counted and will be
+ * undone. Its claimer raised the claiming mark of its local before it counted, and before it lowers
+ * the mark it bumps the local's epoch. Likewise a frame that moves from where the look has not been
+ * to where it has been was put there, which bumps an epoch before the same caller's next get.
+ *  3. So if after the look no mark is up and the sum of the epochs is what it was before, nothing
+ * was free at the moment the look began but what others got meanwhile: -ENOMEM is right. Otherwise
+ * it looks again, now into every row. An epoch that moves means that somebody's put or get is
+ *     finished; a mark that stays up (its owner may be dead) is waited for only so long.
+ */
+#include "frame/claim.h"
+
+#define GRAZE_FRAMES   2u   /* a child with no more than this is not worth a reservation */
+#define ROWS_BUDGET    128u /* rows looked into for orders above 0 before a whole child is opened */
+#define LOOKS_MAX      65536u
+#define LOOKS_CLAIMING 64u
+
+static uint64_t epochs_sum(const struct morsel_frames *f)
+{
+	uint32_t end = locals_end(f);
+	uint64_t sum = mrs_load_acquire(&f->locals[f->local_count].epoch);
+
+	for (uint32_t i = 0; i < end; i++)
+		sum += mrs_load_acquire(&f->locals[i].epoch);
+	return sum;
+}
+
+static bool claims_up(const struct get *g)
+{
+	const struct morsel_frames *f = g->f;
+	uint32_t end = locals_end(f);
+
+	for (uint32_t i = 0; i < end; i++)
+		if (i != g->local && mrs_load_acquire32(&f->locals[i].claiming))
+			return true;
+	return g->local != f->local_count &&
+	       mrs_load_acquire32(&f->locals[f->local_count].claiming);
+}
+
+static unsigned rank_of(const struct get *g, struct tree t)
+{
+	return g->f->policy.rank[g->cls][tree_kind(t)];
+}
+
+static bool tree_in_range(const struct get *g, uint32_t tree)
+{
+	uint64_t first = (uint64_t)tree * MORSEL_FRAMES_TREE;
+
+	return g->first < first + MORSEL_FRAMES_TREE && g->end > first;
+}
+
+/* Moves the reservation to child and takes from it. */
+static uint64_t own_move(const struct get *g, uint32_t child)
+{
+	struct own *own = own_of(g->l, g->cls);
+
+	mrs_frames_own_release(g->f, g->local, own);
+	if (!mrs_frames_own_reserve(g, own, child))
+		return MORSEL_FRAMES_NONE;
+	g->l->tree = child / TREE_CHILDREN + 1;
+	return mrs_frames_own_get(g, own);
+}
+
+static uint64_t take_partial(const struct get *g, uint32_t child, struct child v)
+{
+	if (g->order || g->fixed || CHILD_FRAMES - child_used(v) <= GRAZE_FRAMES)
+		return mrs_frames_child_get(g, child, false);
+	return own_move(g, child);
+}
+
+/* kind is what the tree was before. */
+static uint64_t take_whole(const struct get *g, uint32_t child, unsigned kind)
+{
+	uint64_t frame = g->fixed ? mrs_frames_child_get(g, child, false) : own_move(g, child);
+
+	if (frame != MORSEL_FRAMES_NONE && !kind)
+		mrs_frames_tree_claimed(g->f, child / TREE_CHILDREN, g->cls);
+	return frame;
+}
+
+static uint64_t tree_partials(const struct get *g, uint32_t tree, unsigned *budget)
+{
+	uint32_t end = tree_children_end(g->f, tree);
+
+	for (uint32_t c = tree * TREE_CHILDREN; c < end && *budget; c++) {
+		struct child v = child_load(g->f, c);
+		uint64_t frame;
+
+		if (!child_partial(v) || child_used(v) + (1u << g->order) > CHILD_FRAMES)
+			continue;
+		*budget -= g->order > 0;
+		frame = take_partial(g, c, v);
+		if (frame != MORSEL_FRAMES_NONE)
+			return frame;
+	}
+	return MORSEL_FRAMES_NONE;
+}
+
+static uint64_t tree_wholes(const struct get *g, uint32_t tree, unsigned kind)
+{
+	uint32_t end = tree_children_end(g->f, tree);
+
+	for (uint32_t c = tree * TREE_CHILDREN; c < end; c++) {
+		uint64_t frame;
+
+		if (!child_whole(child_load(g->f, c)))
+			continue;
+		frame = take_whole(g, c, kind);
+		if (frame != MORSEL_FRAMES_NONE)
+			return frame;
+	}
+	return MORSEL_FRAMES_NONE;
+}
+
+/* All trees of one rank, by their counters. */
+static uint64_t pass(const struct get *g, unsigned rank, bool whole, unsigned *budget)
+{
+	uint32_t count = trees_end(g->f);
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t tree = g->tree + i < count ? g->tree + i : g->tree + i - count;
+		struct tree t = tree_load(g->f, tree);
+		uint64_t frame;
+
+		if ((whole ? tree_whole(t) : tree_partial(t)) <= 0 || !tree_online(t) ||
+		    rank_of(g, t) != rank || !tree_in_range(g, tree))
+			continue;
+		frame = whole ? tree_wholes(g, tree, tree_kind(t)) : tree_partials(g, tree, budget);
+		if (frame != MORSEL_FRAMES_NONE)
+			return frame;
+	}
+	return MORSEL_FRAMES_NONE;
+}
+
+static uint64_t ranked(const struct get *g)
+{
+	unsigned budget = ROWS_BUDGET;
+
+	for (unsigned rank = 0; rank < MORSEL_FRAMES_RANKS; rank++) {
+		uint64_t frame = pass(g, rank, false, &budget);
+
+		if (frame == MORSEL_FRAMES_NONE)
+			frame = pass(g, rank, true, &budget);
+		if (frame != MORSEL_FRAMES_NONE)
+			return frame;
+	}
+	return MORSEL_FRAMES_NONE;
+}
+
+/* The child of the last put, if it is one that this get would choose. */
+static uint64_t hinted(const struct get *g)
+{
+	uint32_t child = g->l->hint - 1;
+	struct child v;
+	struct tree t;
+
+	g->l->hint = 0;
+	if (child >= child_count(g->f))
+		return MORSEL_FRAMES_NONE;
+	t = tree_load(g->f, child / TREE_CHILDREN);
+	v = child_load(g->f, child);
+	if (!child_partial(v) || !tree_online(t) || rank_of(g, t) ||
+	    child_used(v) + (1u << g->order) > CHILD_FRAMES)
+		return MORSEL_FRAMES_NONE;
+	return take_partial(g, child, v);
+}
+
+/* One look over everything that the get may have. every: also where counters say nothing is left.
+ */
+static uint64_t look(const struct get *g, bool every)
+{
+	uint32_t count = trees_end(g->f);
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t tree = (g->tree + i) % count, end = tree_children_end(g->f, tree);
+		struct tree t = tree_load(g->f, tree);
+
+		if (!tree_online(t) || rank_of(g, t) == MORSEL_FRAMES_NEVER ||
+		    !tree_in_range(g, tree))
+			continue;
+		for (uint32_t c = tree * TREE_CHILDREN; c < end; c++) {
+			struct child v = child_load(g->f, c);
+			uint64_t frame;
+
+			if (child_is(v, CHILD_HUGE | CHILD_ABSENT) ||
+			    (!every && !child_is(v, CHILD_RESERVED) &&
+			     child_used(v) >= CHILD_FRAMES))
+				continue;
+			if (!child_is(v, CHILD_FILLED) &&
+			    mrs_frames_row_all_ones(row_of(g->f, c), 0, MORSEL_FRAMES_HUGE_ORDER))
+				continue;
+			frame = mrs_frames_child_get(g, c, true);
+			if (frame != MORSEL_FRAMES_NONE)
+				return frame;
+		}
+	}
+	return MORSEL_FRAMES_NONE;
+}
+
+static uint64_t everywhere(struct get *g)
+{
+	unsigned waited = 0;
+
+	for (unsigned i = 0; i < LOOKS_MAX && waited < LOOKS_CLAIMING; i++) {
+		uint64_t epochs = epochs_sum(g->f), frame;
+
+		frame = g->order < MORSEL_FRAMES_HUGE_ORDER ? look(g, i > 0)
+							    : mrs_frames_huge_search(g, true);
+		if (frame != MORSEL_FRAMES_NONE)
+			return frame;
+		if (claims_up(g))
+			waited += epochs_sum(g->f) == epochs;
+		else if (epochs_sum(g->f) == epochs)
+			break;
+		MRS_PROBE("frame.search.again");
+		mrs_spin_hint();
+	}
+	return MORSEL_FRAMES_NONE;
+}
+
+/* Where a local that has not found anything yet begins: 16 places, far from each other. */
+static uint32_t first_tree(const struct morsel_frames *f, unsigned local)
+{
+	static const uint8_t place[16] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
+
+	return (uint32_t)((uint64_t)trees_end(f) * place[local % 16] / 16);
+}
+
+uint64_t mrs_frames_search(struct get *g)
+{
+	struct own *own = own_of(g->l, g->cls);
+	uint64_t frame = MORSEL_FRAMES_NONE;
+
+	local_seen(g->f, g->local);
+	if (!g->fixed)
+		g->tree = g->l->tree ? g->l->tree - 1 : first_tree(g->f, g->local);
+	if (g->tree >= trees_end(g->f))
+		g->tree = 0;
+	if (g->order >= MORSEL_FRAMES_HUGE_ORDER) {
+		frame = mrs_frames_huge_search(g, false);
+		return frame != MORSEL_FRAMES_NONE ? frame : everywhere(g);
+	}
+	if (mrs_frames_own_sync(g->f, g->local, own) && !g->fixed)
+		frame = mrs_frames_own_get(g, own);
+	if (frame == MORSEL_FRAMES_NONE && !g->fixed)
+		frame = hinted(g);
+	if (frame == MORSEL_FRAMES_NONE)
+		frame = ranked(g);
+	return frame != MORSEL_FRAMES_NONE ? frame : everywhere(g);
+}
