@@ -47,8 +47,13 @@ static bool put_count(const struct morsel_frames *f, unsigned local, uint32_t ch
 	for (unsigned i = 0; i < OWNS; i++) {
 		struct own *own = &l->own[i];
 
-		if (own_holds(own, child) && child_owned_by(v, local)) {
-			mrs_store_relaxed32(&own->free, mrs_load_relaxed32(&own->free) + freed);
+		uint32_t free = mrs_load_relaxed32(&own->free);
+
+		/* More than a child has: what was stolen is not settled yet. Then the entry counts.
+		 */
+		if (own_holds(own, child) && child_owned_by(v, local) &&
+		    free + freed <= CHILD_FRAMES) {
+			mrs_store_relaxed32(&own->free, free + freed);
 			return true;
 		}
 	}
