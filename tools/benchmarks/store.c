@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <morsel/morsel.h>
@@ -212,6 +213,13 @@ static int write_pages(int fd, uint64_t bytes, const struct pattern *pattern, ui
 	return error ? error : fsync(fd);
 }
 
+static uint64_t disk_free(const char *dir)
+{
+	struct statvfs fs;
+
+	return statvfs(dir, &fs) ? 0 : (uint64_t)fs.f_bavail * fs.f_frsize;
+}
+
 int store_make_file(const char *dir, uint64_t bytes, const struct pattern *pattern, uint64_t *sum,
 		    char *words, size_t words_bytes)
 {
@@ -219,6 +227,12 @@ int store_make_file(const char *dir, uint64_t bytes, const struct pattern *patte
 	int fd;
 
 	*sum = 0;
+	if (disk_free(dir) < bytes + BENCH_GIB) {
+		snprintf(words, words_bytes, "file in %s: %llu MiB are free, %llu are needed", dir,
+			 (unsigned long long)(disk_free(dir) / BENCH_MIB),
+			 (unsigned long long)((bytes + BENCH_GIB) / BENCH_MIB));
+		return -1;
+	}
 	snprintf(path, sizeof(path), "%s/morsel-bench-XXXXXX", dir);
 	fd = mkostemp(path, O_CLOEXEC);
 	if (fd < 0) {
