@@ -40,6 +40,13 @@ struct mrs_txn {
 int mrs_txn_begin(struct morsel_pool *pool, enum mrs_intent_op op, struct mrs_txn *txn);
 void mrs_txn_end(struct mrs_txn *txn);
 
+/*
+ * Lets a waiting reaper in: costs a load while there is none. To be called now and then in a long
+ * transition, at a point where everything taken is linked or named by intent and pending record.
+ * (Waiting for a word and reserving much memory do it by themselves.)
+ */
+void mrs_txn_pause(struct mrs_txn *txn);
+
 /* ---- frames (frames.c): tracked gets and puts of the transition's allocator local ---- */
 
 enum mrs_frame_class { MRS_FRAME_MOVABLE, MRS_FRAME_IMMOVABLE, MRS_FRAME_HUGE };
@@ -107,6 +114,12 @@ struct morsel_frames *mrs_pool_frames(struct morsel_pool *pool);
 /* ---- liveness (slot.c) ---- */
 
 bool mrs_pool_slot_is_alive(struct morsel_pool *pool, unsigned slot);
+/*
+ * After -ENOSPC, outside any transition: cleans up after dead processes. True if there was one, so
+ * that trying once more may succeed. (A failing get repairs dead processes' transitions by itself;
+ * what their open morsels held comes back only here, for that takes transitions of one's own.)
+ */
+bool mrs_pool_relieve(struct morsel_pool *pool);
 /* Calls fn for every slot that is attached (alive or not yet reaped), own slot included. */
 void mrs_pool_each_slot(struct morsel_pool *pool,
 			void (*fn)(void *ctx, unsigned slot, struct mrs_slot *shared), void *ctx);
@@ -122,6 +135,10 @@ void mrs_pool_wake_word(uint64_t *word);
 /* Process-private: open morsels and views of this handle, so that close can refuse. */
 void mrs_pool_hold(struct morsel_pool *pool);
 void mrs_pool_drop(struct morsel_pool *pool);
+
+/* Memory of this handle for the object room, zeroed at open: MRS_POOL_ROOM_BYTES, 8-byte aligned. */
+#define MRS_POOL_ROOM_BYTES 512
+void *mrs_pool_room(struct morsel_pool *pool);
 
 /* One OFD lock of the file (MRS_LOCK_SETUP, MRS_LOCK_IMPORT + n), taken on a description of its own,
  * waiting; returns a descriptor whose close releases it, or -errno. */

@@ -1,0 +1,464 @@
+/*
+ * Memory behind frames: promised only when it is there.
+ *
+ * A frame number costs nothing; touching it does. mrs_pool_back() asks everyone who may say no
+ * (budget, file system, memory cgroup, machine) before it lets the kernel reserve, so that "no" is
+ * an answer and not a signal. Truth about what is resident is what the kernel reports (st_blocks).
+ *
+ * The budget between processes: each adds what it is about to reserve to its slot, then a full
+ * fence, then sums st_blocks and all slots. Of two that would exceed it together at least one sees
+ * the other. What is being reserved counts twice for a moment (in st_blocks already, in the slot
+ * still): hence a refusal is repeated while somebody else is reserving.
+ *
+ * A free frame has no memory, or memory that reads as zero.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/atomic.h"
+#include "base/compat.h"
+#include "base/probe.h"
+#include "pool/internal.h"
+
+#define HUGE_FRAMES    ((uint64_t)1 << MRS_HUGE_ORDER)
+#define PARK_FRAMES    512
+#define CHUNK_BYTES    ((uint64_t)64 << 20)
+#define BUDGET_RETRIES 100
+
+static bool is_shmem(const struct morsel_pool *pool)
+{
+	return pool->kind == MORSEL_POOL_MEMFD || pool->kind == MORSEL_POOL_TMPFS;
+}
+
+uint64_t mrs_pool_block_frames(struct morsel_pool *pool)
+{
+	return pool->kind == MORSEL_POOL_HUGETLB ? HUGE_FRAMES : 1;
+}
+
+uint64_t mrs_pool_resident(struct morsel_pool *pool)
+{
+	struct stat st;
+
+	return fstat(pool->fd, &st) ? 0 : (uint64_t)st.st_blocks * 512 / MRS_PAGE_BYTES;
+}
+
+/* ---- who may say no ---- */
+
+struct reserving {
+	unsigned own;
+	uint64_t total;
+	uint64_t others;
+};
+
+static void sum_reserving(void *ctx, unsigned slot, struct mrs_slot *shared)
+{
+	struct reserving *sum = ctx;
+	uint64_t frames = mrs_load_acquire(&shared->reserving);
+
+	sum->total += frames;
+	if (slot != sum->own)
+		sum->others += frames;
+}
+
+static int check_budget(struct morsel_pool *pool)
+{
+	uint64_t budget = mrs_load_acquire(&mrs_pool_state(pool)->budget_frames), resident;
+	char text[3][16];
+
+	if (!budget)
+		return 0;
+	for (unsigned i = 0;; i++) {
+		struct reserving sum = {.own = pool->slot};
+
+		mrs_full_fence(); /* after our own claim; pairs with itself in another process */
+		mrs_pool_each_slot(pool, sum_reserving, &sum);
+		resident = mrs_pool_resident(pool);
+		if (resident + sum.total <= budget)
+			return 0;
+		if (i == BUDGET_RETRIES || !sum.others) {
+			uint64_t asked = sum.total - sum.others;
+
+			return mrs_fail(-ENOSPC,
+					"the budget of %s is full: %s of %s are resident, "
+					"%s more asked for; free morsels or raise it "
+					"(morsel_pool_set_budget)",
+					pool->path,
+					mrs_bytes_text(resident * MRS_PAGE_BYTES, text[0]),
+					mrs_bytes_text(budget * MRS_PAGE_BYTES, text[1]),
+					mrs_bytes_text(asked * MRS_PAGE_BYTES, text[2]));
+		}
+		mrs_sleep_ns(100000);
+	}
+}
+
+static const char *space_remedy(const struct morsel_pool *pool)
+{
+	switch (pool->kind) {
+	case MORSEL_POOL_HUGETLB:
+		return "raise vm.nr_hugepages";
+	case MORSEL_POOL_FILE:
+		return "remove files from the disk or enlarge it";
+	default:
+		return "enlarge the tmpfs (mount -o remount,size=...; a container's --shm-size) or "
+		       "remove files from it";
+	}
+}
+
+static int no_space(struct morsel_pool *pool, uint64_t bytes)
+{
+	char text[2][16];
+	struct statvfs fs;
+	uint64_t free_bytes = 0;
+
+	if (!fstatvfs(pool->fd, &fs))
+		free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	return mrs_fail(-ENOSPC, "the %s of %s is full: %s (%" PRIu64 " bytes) free, %s needed; %s",
+			mrs_kind_text(pool->kind), pool->path, mrs_bytes_text(free_bytes, text[0]),
+			free_bytes, mrs_bytes_text(bytes, text[1]), space_remedy(pool));
+}
+
+/* The file system: f_blocks is 0 where there is no limit (a memfd). */
+static int check_space(struct morsel_pool *pool, uint64_t bytes)
+{
+	struct statvfs fs;
+
+	if (pool->kind == MORSEL_POOL_HUGETLB || fstatvfs(pool->fd, &fs) || !fs.f_blocks)
+		return 0;
+	return bytes > (uint64_t)fs.f_bavail * fs.f_frsize ? no_space(pool, bytes) : 0;
+}
+
+static int check_all(struct morsel_pool *pool, uint64_t frames)
+{
+	uint64_t bytes = frames * MRS_PAGE_BYTES;
+	int rc = check_budget(pool);
+
+	if (!rc)
+		rc = check_space(pool, bytes);
+	if (!rc && is_shmem(pool))
+		rc = mrs_headroom_check(pool, bytes);
+	return rc;
+}
+
+/* ---- what is there already ---- */
+
+/*
+ * The next range with content at or after *at and before end; false if there is none. Memory that
+ * was reserved and never written counts as hole, also on file systems.
+ */
+static bool next_content(struct morsel_pool *pool, uint64_t *at, uint64_t end,
+			 uint64_t *content_end)
+{
+	off_t data = lseek(pool->lock_fd, (off_t)*at, SEEK_DATA), hole;
+
+	if (data < 0 || (uint64_t)data >= end)
+		return false;
+	hole = lseek(pool->lock_fd, data, SEEK_HOLE);
+	*at = mrs_round_down((uint64_t)data, MRS_PAGE_BYTES);
+	*content_end = hole < 0 || (uint64_t)hole > end
+			       ? end
+			       : mrs_round_up((uint64_t)hole, MRS_PAGE_BYTES);
+	return true;
+}
+
+static uint64_t frames_without_content(struct morsel_pool *pool, uint64_t frame, uint64_t count)
+{
+	uint64_t at = frame * MRS_PAGE_BYTES, end = (frame + count) * MRS_PAGE_BYTES, next;
+
+	while (next_content(pool, &at, end, &next)) {
+		count -= (next - at) >> MRS_PAGE_SHIFT;
+		at = next;
+	}
+	return count;
+}
+
+static void punch(struct morsel_pool *pool, uint64_t offset, uint64_t bytes)
+{
+	int rc;
+
+	do
+		rc = fallocate(pool->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			       (off_t)bytes);
+	while (rc && errno == EINTR);
+}
+
+/* Gives back what was reserved of a range and never written. */
+static void punch_without_content(struct morsel_pool *pool, uint64_t frame, uint64_t count)
+{
+	uint64_t at = frame * MRS_PAGE_BYTES, end = (frame + count) * MRS_PAGE_BYTES;
+	uint64_t content = at, next;
+
+	while (next_content(pool, &content, end, &next)) {
+		if (content > at)
+			punch(pool, at, content - at);
+		at = content = next;
+	}
+	if (at < end)
+		punch(pool, at, end - at);
+}
+
+/* ---- huge folios ---- */
+
+static bool collapse(struct morsel_pool *pool, uint64_t frame)
+{
+	unsigned char *at = pool->map + frame * MRS_PAGE_BYTES;
+
+	/* EAGAIN: a page was locked or isolated for a moment. */
+	for (int i = 0; i < 4; i++) {
+		if (!madvise(at, MRS_HUGE_BYTES, MADV_COLLAPSE))
+			return true;
+		if (errno != EAGAIN && errno != EBUSY)
+			break;
+	}
+	return false;
+}
+
+/*
+ * Which blocks became huge by this call and held nothing before: what an undo may take away. One
+ * bit a block.
+ */
+struct fresh {
+	uint64_t first; /* frame of the first whole block */
+	uint64_t blocks;
+	uint64_t *bit;
+};
+
+static void whole_blocks(uint64_t frame, uint64_t count, struct fresh *fresh)
+{
+	uint64_t end = mrs_round_down(frame + count, HUGE_FRAMES);
+
+	fresh->first = mrs_round_up(frame, HUGE_FRAMES);
+	fresh->blocks = end > fresh->first ? (end - fresh->first) / HUGE_FRAMES : 0;
+	fresh->bit = NULL;
+}
+
+/*
+ * A huge folio straight away: one page of the block, and the collapse makes the other 511 as zeros.
+ * The kernel refuses a block that is wholly empty (EINVAL), and collapsing a filled one copies it.
+ */
+static uint64_t back_huge(struct morsel_pool *pool, struct fresh *fresh)
+{
+	uint64_t huge = 0;
+
+	if (!is_shmem(pool) || pool->super.no_huge || !fresh->blocks)
+		return 0;
+	fresh->bit = calloc((fresh->blocks + 63) / 64, 8);
+	for (uint64_t i = 0; i < fresh->blocks && fresh->bit; i++) {
+		uint64_t frame = fresh->first + i * HUGE_FRAMES;
+		bool empty = frames_without_content(pool, frame, HUGE_FRAMES) == HUGE_FRAMES;
+
+		if (fallocate(pool->fd, 0, (off_t)(frame * MRS_PAGE_BYTES), MRS_PAGE_BYTES))
+			break;
+		if (!collapse(pool, frame)) {
+			/* What one block is refused for (memory, support) the next will be too. */
+			if (errno == ENOMEM || errno == EINVAL)
+				break;
+			continue;
+		}
+		MRS_PROBE("pool.back.collapsed");
+		huge += HUGE_FRAMES;
+		if (empty)
+			fresh->bit[i / 64] |= 1ull << i % 64;
+	}
+	return huge;
+}
+
+static void undo_huge(struct morsel_pool *pool, const struct fresh *fresh)
+{
+	for (uint64_t i = 0; i < fresh->blocks && fresh->bit; i++)
+		if (fresh->bit[i / 64] >> i % 64 & 1)
+			punch(pool, (fresh->first + i * HUGE_FRAMES) * MRS_PAGE_BYTES,
+			      MRS_HUGE_BYTES);
+}
+
+/* ---- reserving ---- */
+
+/* In pieces: an interrupted fallocate begins anew, and must come to an end between two signals. */
+static int reserve(struct morsel_pool *pool, uint64_t offset, uint64_t bytes)
+{
+	while (bytes) {
+		uint64_t piece = mrs_min(bytes, CHUNK_BYTES);
+
+		if (fallocate(pool->fd, 0, (off_t)offset, (off_t)piece)) {
+			if (errno != EINTR)
+				return -errno;
+			continue;
+		}
+		offset += piece;
+		bytes -= piece;
+	}
+	return 0;
+}
+
+static int reserve_failed(struct morsel_pool *pool, int rc, uint64_t bytes)
+{
+	if (rc == -ENOSPC || rc == -ENOMEM || rc == -EDQUOT)
+		return no_space(pool, bytes);
+	return mrs_fail_errno(rc, "cannot reserve memory for %s", pool->path);
+}
+
+static int back_range(struct morsel_pool *pool, uint64_t frame, uint64_t count, unsigned flags,
+		      uint64_t *huge)
+{
+	struct fresh fresh;
+	int rc;
+
+	whole_blocks(frame, count, &fresh);
+	*huge = flags & MRS_BACK_HUGE ? back_huge(pool, &fresh) : 0;
+	rc = reserve(pool, frame * MRS_PAGE_BYTES, count * MRS_PAGE_BYTES);
+	MRS_PROBE("pool.back.reserved");
+	if (rc) {
+		rc = reserve_failed(pool, rc, count * MRS_PAGE_BYTES);
+		undo_huge(pool, &fresh);
+		if (pool->kind != MORSEL_POOL_HUGETLB)
+			punch_without_content(pool, frame, count);
+	}
+	if (pool->kind == MORSEL_POOL_HUGETLB)
+		*huge = count;
+	free(fresh.bit);
+	return rc;
+}
+
+/* Claims against the budget in our slot, so that others count it. */
+static int claim(struct morsel_pool *pool, uint64_t frame, uint64_t *count)
+{
+	uint64_t *reserving = &mrs_pool_slot(pool, pool->slot)->reserving, missing;
+	int rc;
+
+	mrs_fetch_add(reserving, *count);
+	rc = check_all(pool, *count);
+	if (!rc)
+		return 0;
+	/* Much of it may be there already: ask precisely before refusing. */
+	missing = frames_without_content(pool, frame, *count);
+	mrs_fetch_sub(reserving, *count - missing);
+	if (missing < *count)
+		rc = missing ? check_all(pool, missing) : 0;
+	*count = missing;
+	if (rc)
+		mrs_fetch_sub(reserving, missing);
+	return rc;
+}
+
+int mrs_pool_back(struct mrs_txn *txn, uint64_t frame, uint64_t count, unsigned flags,
+		  uint64_t *huge)
+{
+	struct morsel_pool *pool = txn->pool;
+	uint64_t block = mrs_pool_block_frames(pool), claimed, got = 0;
+	bool parked = false;
+	int rc;
+
+	if (!count || !mrs_pool_at(pool, frame, count) || frame < pool->super.frame_data)
+		return mrs_fail(-EINVAL,
+				"frames %" PRIu64 " + %" PRIu64 " are not data frames of %s", frame,
+				count, pool->path);
+	count = mrs_round_up(frame + count, block) - mrs_round_down(frame, block);
+	frame = mrs_round_down(frame, block);
+	claimed = count;
+	rc = claim(pool, frame, &claimed);
+	if (rc)
+		return rc;
+	MRS_PROBE("pool.back.claimed");
+	if (count > PARK_FRAMES)
+		parked = mrs_txn_park(pool);
+	rc = back_range(pool, frame, count, flags, &got);
+	mrs_fetch_sub(&mrs_pool_slot(pool, pool->slot)->reserving, claimed);
+	mrs_txn_unpark(pool, parked);
+	if (!rc && huge)
+		*huge = got;
+	return rc;
+}
+
+/* Zeroes what is left of a range where holes cannot be punched that small; touches no hole. */
+static void zero_rest(struct morsel_pool *pool, uint64_t frame, uint64_t count)
+{
+	static const unsigned char zero[MRS_PAGE_BYTES];
+	unsigned char page[MRS_PAGE_BYTES];
+
+	for (uint64_t i = frame; i < frame + count; i++) {
+		ssize_t got = pread(pool->fd, page, sizeof(page), (off_t)(i * MRS_PAGE_BYTES));
+
+		if (got > 0 && memcmp(page, zero, (size_t)got))
+			memset(pool->map + i * MRS_PAGE_BYTES, 0, MRS_PAGE_BYTES);
+	}
+}
+
+void mrs_pool_unback(struct morsel_pool *pool, uint64_t frame, uint64_t count)
+{
+	uint64_t block = mrs_pool_block_frames(pool), end = frame + count, first, last;
+	int rc;
+
+	if (!count || !mrs_pool_at(pool, frame, count) || frame < pool->super.frame_data)
+		return;
+	do
+		rc = fallocate(pool->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       (off_t)(frame * MRS_PAGE_BYTES), (off_t)(count * MRS_PAGE_BYTES));
+	while (rc && errno == EINTR);
+	if (rc) {
+		zero_rest(pool, frame, count);
+		return;
+	}
+	/* Of hugetlb blocks the kernel takes away whole ones; older ones leave the rest as it is.
+	 */
+	first = mrs_min(mrs_round_up(frame, block), end);
+	last = mrs_max(mrs_round_down(end, block), first);
+	zero_rest(pool, frame, first - frame);
+	zero_rest(pool, last, end - last);
+}
+
+int mrs_pool_make_huge(struct morsel_pool *pool, uint64_t frame, uint64_t count, uint64_t *huge)
+{
+	struct fresh whole;
+	uint64_t got = 0;
+
+	if (!count || !mrs_pool_at(pool, frame, count))
+		return mrs_fail(-EINVAL, "frames %" PRIu64 " + %" PRIu64 " are not of %s", frame,
+				count, pool->path);
+	if (pool->kind == MORSEL_POOL_HUGETLB) {
+		*huge = count;
+		return 0;
+	}
+	if (!is_shmem(pool) || pool->super.no_huge)
+		return mrs_fail(-EOPNOTSUPP, "%s has no huge folios: %s", pool->path,
+				is_shmem(pool) ? "it was created with MORSEL_POOL_NO_HUGE"
+					       : "only memfd, tmpfs and hugetlbfs pools do");
+	whole_blocks(frame, count, &whole);
+	for (uint64_t i = 0; i < whole.blocks; i++)
+		got += collapse(pool, whole.first + i * HUGE_FRAMES) ? HUGE_FRAMES : 0;
+	if (got < whole.blocks * HUGE_FRAMES)
+		return mrs_fail(-ENOMEM,
+				"the kernel made %" PRIu64 " of %" PRIu64 " huge folios for "
+				"%s: memory is short or fragmented, or this kernel has no "
+				"MADV_COLLAPSE (6.1)",
+				got / HUGE_FRAMES, whole.blocks, pool->path);
+	*huge = got;
+	return 0;
+}
+
+int morsel_pool_set_budget(struct morsel_pool *pool, uint64_t bytes)
+{
+	uint64_t *budget, former, wanted = bytes >> MRS_PAGE_SHIFT, resident;
+	int rc = mrs_pool_usable(pool, true);
+	char text[2][16];
+
+	if (rc)
+		return rc;
+	if (bytes && !wanted)
+		return mrs_fail(-EINVAL, "a budget of %" PRIu64 " bytes is less than a page",
+				bytes);
+	budget = &mrs_pool_state(pool)->budget_frames;
+	former = mrs_swap(budget, wanted);
+	mrs_full_fence(); /* who reserves from now on sees it; who did before is resident */
+	resident = mrs_pool_resident(pool);
+	if (!wanted || resident <= wanted)
+		return 0;
+	mrs_cas(budget, &wanted, former);
+	return mrs_fail(-EBUSY, "%s of %s are resident, more than a budget of %s: free some first",
+			mrs_bytes_text(resident * MRS_PAGE_BYTES, text[0]), pool->path,
+			mrs_bytes_text(bytes, text[1]));
+}

@@ -1,0 +1,199 @@
+/*
+ * The gate: how a reaper gets the allocator to itself for the length of a repair.
+ *
+ * state.gate is 0 or slot + 1 of who has closed it; slot.active counts the transitions of a process
+ * that may touch shared metadata now.
+ *
+ *  1. Enter:  active += 1; full fence; if the gate is closed: active -= 1, wait, again.
+ *  2. Close:  gate = own slot + 1 by compare-and-swap from 0; full fence; wait until active of
+ * every slot that has a living process is 0.
+ *  3. Of an entering and a closing process at least one sees the other: each stores before, and
+ * loads after, its fence. Hence, when 2 ends, no transition is inside and none gets in.
+ *  4. A dead process is not inside: what it was doing is what the repair is for. Its active stays
+ * and is not waited for, because its slot's lock is free, or a reaper has it and the word is
+ * REAPING.
+ *  5. A transition that waits for another process, or reserves much memory, steps outside meanwhile
+ *     (mrs_txn_park()): everything it holds is named by its intent and pending record, so a repair
+ *     passes by it. Hence who waits inside never waits for who waits for the gate.
+ *  6. Whoever closed the gate and died: its slot is dead, and whoever finds the gate closed by a
+ * slot without a living process takes the gate over (compare-and-swap from the dead's value),
+ * repairs all dead slots, and opens. Repairs can be begun again at any point.
+ *  7. A living process that stays inside (stopped, or starved) makes 2 give up after a time: the
+ * gate opens, the dead slot stays as it is, and the others go on.
+ *
+ * reap_lock makes one closer of all threads of a process; it is taken outside transitions only.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/atomic.h"
+#include "base/probe.h"
+#include "pool/internal.h"
+
+#define CLOSE_TIMEOUT_NS 2000000000ll
+#define WAIT_NS		 20000000ll
+
+static void futex_wait(uint32_t *word, uint32_t value, int64_t ns)
+{
+	struct timespec time = {.tv_nsec = ns};
+
+	syscall(SYS_futex, word, FUTEX_WAIT, value, &time, NULL, 0);
+}
+
+static void futex_wake(uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/* Is there a living process behind this value of the gate? Step 6. */
+static bool closer_is_alive(struct morsel_pool *pool, uint32_t gate)
+{
+	uint64_t state;
+
+	if (gate - 1 >= MRS_SLOTS)
+		return false;
+	if (gate - 1 == pool->slot)
+		return pool->gate_mine;
+	state = mrs_load_acquire(mrs_slot_word(pool, gate - 1)) & MRS_SLOT_STATE_MASK;
+	return (state == MRS_SLOT_ATTACHED || state == MRS_SLOT_REAPING) &&
+	       mrs_pool_slot_is_alive(pool, gate - 1);
+}
+
+bool mrs_gate_is_stuck(struct morsel_pool *pool)
+{
+	uint32_t gate = mrs_load_acquire32(&mrs_pool_state(pool)->gate);
+
+	return gate && !closer_is_alive(pool, gate);
+}
+
+/* Waits a little for the gate to open, and sees to it that it does. */
+static void wait_at_gate(struct morsel_pool *pool, uint32_t gate)
+{
+	uint32_t *word = &mrs_pool_state(pool)->gate;
+
+	futex_wait(word, gate, WAIT_NS);
+	if (mrs_load_acquire32(word) == gate && mrs_gate_is_stuck(pool))
+		mrs_reap_repair(pool);
+}
+
+void mrs_gate_enter(struct morsel_pool *pool)
+{
+	struct mrs_slot *slot = mrs_pool_slot(pool, pool->slot);
+	struct mrs_state *state = mrs_pool_state(pool);
+
+	for (;;) {
+		uint32_t gate;
+
+		mrs_fetch_add(&slot->active, 1);
+		mrs_full_fence(); /* pairs with the one in mrs_gate_close(): step 3 */
+		gate = mrs_load_acquire32(&state->gate);
+		if (!gate)
+			return;
+		mrs_fetch_sub(&slot->active, 1);
+		wait_at_gate(pool, gate);
+	}
+}
+
+void mrs_gate_leave(struct morsel_pool *pool)
+{
+	/* Release: a closer that sees 0 sees everything that the transition did. */
+	mrs_fetch_sub(&mrs_pool_slot(pool, pool->slot)->active, 1);
+}
+
+/* Is a living process inside? Step 4. */
+static bool is_inside(struct morsel_pool *pool, unsigned slot)
+{
+	uint64_t state = mrs_load_acquire(mrs_slot_word(pool, slot)) & MRS_SLOT_STATE_MASK;
+
+	if (state != MRS_SLOT_ATTACHED && state != MRS_SLOT_REAPING)
+		return false;
+	return mrs_load_acquire(&mrs_pool_slot(pool, slot)->active) != 0 &&
+	       mrs_pool_slot_is_alive(pool, slot);
+}
+
+/* The first slot whose process is inside, or MRS_SLOT_NONE. */
+static unsigned who_is_inside(struct morsel_pool *pool)
+{
+	for (unsigned i = 0; i < MRS_SLOTS; i++)
+		if (is_inside(pool, i))
+			return i;
+	return MRS_SLOT_NONE;
+}
+
+static int wait_until_empty(struct morsel_pool *pool)
+{
+	int64_t end = mrs_now_ns() + CLOSE_TIMEOUT_NS, pause = 1000;
+	unsigned slot;
+
+	while ((slot = who_is_inside(pool)) != MRS_SLOT_NONE) {
+		if (mrs_now_ns() > end) {
+			struct mrs_slot *shared = mrs_pool_slot(pool, slot);
+
+			return mrs_fail(
+				-ETIMEDOUT,
+				"process %u (%.31s) stays inside a change of %s: "
+				"is it stopped? Dead processes cannot be cleaned up meanwhile",
+				shared->pid, shared->program, pool->path);
+		}
+		mrs_sleep_ns(pause);
+		pause = mrs_min(2 * pause, 1000000);
+	}
+	return 0;
+}
+
+/* Gets the gate's word; waits for other closers. */
+static int take_gate(struct morsel_pool *pool)
+{
+	uint32_t *word = &mrs_pool_state(pool)->gate, own = pool->slot + 1;
+	int64_t end = mrs_now_ns() + 2 * CLOSE_TIMEOUT_NS;
+
+	for (;;) {
+		uint32_t gate = mrs_load_acquire32(word);
+
+		if (gate && closer_is_alive(pool, gate)) {
+			if (mrs_now_ns() > end)
+				return mrs_fail(-ETIMEDOUT,
+						"slot %u has kept %s closed for repair "
+						"for seconds: is its process stopped?",
+						gate - 1, pool->path);
+			futex_wait(word, gate, WAIT_NS);
+		} else if (mrs_cas32(word, &gate, own)) {
+			return 0;
+		}
+	}
+}
+
+int mrs_gate_close(struct morsel_pool *pool)
+{
+	struct mrs_state *state = mrs_pool_state(pool);
+	int rc = take_gate(pool);
+
+	if (rc)
+		return rc;
+	pool->gate_mine = true;
+	MRS_PROBE("pool.gate.taken");
+	mrs_fetch_or(&state->gate_epoch, 1);
+	mrs_full_fence(); /* pairs with the one in mrs_gate_enter(): step 3 */
+	rc = wait_until_empty(pool);
+	MRS_PROBE("pool.gate.closed");
+	if (rc)
+		mrs_gate_open(pool);
+	return rc;
+}
+
+void mrs_gate_open(struct morsel_pool *pool)
+{
+	struct mrs_state *state = mrs_pool_state(pool);
+
+	mrs_fetch_add(&state->gate_epoch, 1);
+	pool->gate_mine = false;
+	/* Release: who enters sees the repaired metadata. Pairs with the load in mrs_gate_enter().
+	 */
+	mrs_store_release32(&state->gate, 0);
+	futex_wake(&state->gate);
+	MRS_PROBE("pool.gate.opened");
+}

@@ -1,0 +1,385 @@
+/*
+ * Cleaning up after dead processes.
+ *
+ *  1. Whoever gets a dead slot's lock is its reaper; the word says REAPING from then on.
+ *  2. If the dead was inside a transition, the gate is closed and these are repaired, in this
+ * order: the frames that its pending records name (back to the allocator, their memory to the
+ * kernel, unless something refers to them); the frames it was giving back; then, by the object
+ * room, what its intents say. Frames first, because repairing an intent uses the dead's own locals
+ * anew.
+ *  3. With the gate open: its reservations go back, then its open morsels are dropped, then the
+ * slot is free. Each step can be done again from its start, so a reaper may die anywhere: the word
+ * stays REAPING and the lock is free for the next one.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/atomic.h"
+#include "base/probe.h"
+#include "object/object.h"
+#include "pool/internal.h"
+
+#define AGAIN_NS 5000000000ll
+
+/* ---- what names a frame ---- */
+
+static bool overlaps(uint64_t a, uint64_t a_count, uint64_t b, uint64_t b_count)
+{
+	return a < b + b_count && b < a + a_count;
+}
+
+static bool intent_names(struct morsel_pool *pool, unsigned slot, unsigned which, uint64_t frame,
+			 uint64_t count)
+{
+	uint64_t putting = mrs_pool_slot(pool, slot)->intent[which].putting;
+	struct morsel_frames_pending pending;
+
+	if (putting && mrs_putting_order(putting) <= MORSEL_FRAMES_MAX_ORDER &&
+	    overlaps(mrs_putting_frame(putting), 1ull << mrs_putting_order(putting), frame, count))
+		return true;
+	return morsel_frames_pending(&pool->frames, slot * MRS_INTENTS_PER_SLOT + which,
+				     &pending) &&
+	       overlaps(pending.frame, 1ull << pending.order, frame, count);
+}
+
+bool mrs_reap_is_named(struct morsel_pool *pool, uint64_t frame, uint64_t count, unsigned except)
+{
+	for (unsigned slot = 0; slot < MRS_SLOTS; slot++) {
+		uint64_t state = mrs_load_acquire(mrs_slot_word(pool, slot)) & MRS_SLOT_STATE_MASK;
+
+		if (slot == except || (state != MRS_SLOT_ATTACHED && state != MRS_SLOT_REAPING))
+			continue;
+		for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+			if (intent_names(pool, slot, i, frame, count))
+				return true;
+	}
+	return false;
+}
+
+/* ---- step 2: frames ---- */
+
+/*
+ * Asking the object room costs a walk, so its answer for a whole aligned block is kept while the
+ * allocator asks frame by frame.
+ */
+struct asker {
+	struct morsel_pool *pool;
+	uint64_t clean; /* [clean, clean_end) is not referenced */
+	uint64_t clean_end;
+};
+
+static bool is_referenced(void *ctx, uint64_t frame)
+{
+	struct asker *asker = ctx;
+
+	if (frame >= asker->clean && frame < asker->clean_end)
+		return false;
+	for (int order = MRS_HUGE_ORDER; order >= 0; order -= MRS_HUGE_ORDER) {
+		uint64_t first = mrs_round_down(frame, 1ull << order);
+
+		if (!mrs_object_repair.referenced(asker->pool, first, 1ull << order)) {
+			asker->clean = first;
+			asker->clean_end = first + (1ull << order);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* The memory of frames that are about to be freed goes first: a free frame reads as zero. */
+static void drop_memory(struct asker *asker, unsigned slot, uint64_t frame, unsigned order)
+{
+	struct morsel_pool *pool = asker->pool;
+	unsigned step = mrs_min(order, MRS_HUGE_ORDER);
+	uint64_t count = 1ull << order;
+
+	if (order > MORSEL_FRAMES_MAX_ORDER || !mrs_pool_at(pool, frame, count))
+		return;
+	for (uint64_t at = frame; at < frame + count; at += 1ull << step) {
+		uint64_t block = 1ull << step;
+
+		if (!mrs_object_repair.referenced(pool, at, block) &&
+		    !mrs_reap_is_named(pool, at, block, slot) &&
+		    morsel_frames_is_allocated(&pool->frames, at, step)) {
+			mrs_pool_unback(pool, at, block);
+			continue;
+		}
+		for (uint64_t one = at; one < at + block; one++)
+			if (morsel_frames_is_allocated(&pool->frames, one, 0) &&
+			    !is_referenced(asker, one) && !mrs_reap_is_named(pool, one, 1, slot))
+				mrs_pool_unback(pool, one, 1);
+	}
+}
+
+static bool any_pending(struct morsel_pool *pool, unsigned slot)
+{
+	struct morsel_frames_pending pending;
+
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+		if (morsel_frames_pending(&pool->frames, slot * MRS_INTENTS_PER_SLOT + i, &pending))
+			return true;
+	return false;
+}
+
+static void repair_pending(struct morsel_pool *pool, unsigned slot)
+{
+	struct asker asker = {.pool = pool};
+	unsigned first = slot * MRS_INTENTS_PER_SLOT;
+	struct morsel_frames_pending pending;
+
+	if (!any_pending(pool, slot))
+		return;
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+		if (morsel_frames_pending(&pool->frames, first + i, &pending))
+			drop_memory(&asker, slot, pending.frame, pending.order);
+	MRS_PROBE("pool.reap.memory_dropped");
+	morsel_frames_repair(&pool->frames, first, MRS_INTENTS_PER_SLOT, is_referenced, &asker);
+	MRS_PROBE("pool.reap.frames_repaired");
+}
+
+/* A put that had been announced: the frames are linked still, or freed already, or freed here. */
+static void repair_putting(struct morsel_pool *pool, unsigned slot, unsigned which)
+{
+	struct mrs_intent *intent = &mrs_pool_slot(pool, slot)->intent[which];
+	unsigned order = mrs_putting_order(intent->putting);
+	uint64_t frame = mrs_putting_frame(intent->putting);
+
+	if (!intent->putting)
+		return;
+	if (order <= MORSEL_FRAMES_MAX_ORDER && mrs_pool_at(pool, frame, 1ull << order) &&
+	    morsel_frames_is_allocated(&pool->frames, frame, order) &&
+	    !mrs_object_repair.referenced(pool, frame, 1ull << order) &&
+	    !mrs_reap_is_named(pool, frame, 1ull << order, slot)) {
+		mrs_pool_unback(pool, frame, 1ull << order);
+		morsel_frames_put(&pool->frames, slot * MRS_INTENTS_PER_SLOT + which, frame, order,
+				  MORSEL_FRAMES_PUT_ZERO);
+	}
+	MRS_PROBE("pool.reap.put_finished");
+	mrs_store_release(&intent->putting, 0);
+}
+
+/* The cells come after the intents that may name them, and before the intents are forgotten. */
+static void repair_intents(struct morsel_pool *pool, unsigned slot)
+{
+	struct mrs_intent *intents = mrs_pool_slot(pool, slot)->intent;
+	bool any = false;
+
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++) {
+		struct mrs_txn txn = {
+			.pool = pool,
+			.intent = &intents[i],
+			.index = slot * MRS_INTENTS_PER_SLOT + i,
+		};
+
+		if (mrs_load_relaxed32(&intents[i].op) == MRS_INTENT_NONE)
+			continue;
+		mrs_object_repair.intent(&txn);
+		any = true;
+		MRS_PROBE("pool.reap.intent_repaired");
+	}
+	if (any)
+		mrs_cells_reap(mrs_pool_cells(pool), slot);
+	MRS_PROBE("pool.reap.cells_repaired");
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+		mrs_store_release32(&intents[i].op, MRS_INTENT_NONE);
+}
+
+static bool needs_repair(struct morsel_pool *pool, unsigned slot)
+{
+	struct mrs_slot *shared = mrs_pool_slot(pool, slot);
+
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+		if (mrs_load_acquire32(&shared->intent[i].op) != MRS_INTENT_NONE ||
+		    shared->intent[i].putting)
+			return true;
+	return any_pending(pool, slot);
+}
+
+/* Step 2 for one slot. The gate is closed. */
+static void repair_slot(struct morsel_pool *pool, unsigned slot)
+{
+	bool nested = mrs_txn_is_repairing();
+
+	mrs_txn_repairing(true);
+	repair_pending(pool, slot);
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+		repair_putting(pool, slot, i);
+	repair_intents(pool, slot);
+	repair_pending(pool, slot);
+	mrs_txn_repairing(nested);
+	MRS_PROBE("pool.reap.repaired");
+}
+
+/* ---- step 1: which slots ---- */
+
+struct pass {
+	unsigned count;
+	unsigned freed; /* processes that died before they were attached */
+	bool needs_gate;
+	uint16_t slot[MRS_SLOTS];
+};
+
+static bool is_ours(struct morsel_pool *pool, unsigned slot)
+{
+	return slot == pool->slot || (pool->reaping[slot / 64] >> slot % 64 & 1);
+}
+
+/* The lock is ours. True if the word says REAPING now. */
+static bool begin_reaping(struct morsel_pool *pool, unsigned slot, struct pass *pass)
+{
+	uint64_t *word = mrs_slot_word(pool, slot), seen = mrs_load_acquire(word);
+
+	switch (seen & MRS_SLOT_STATE_MASK) {
+	case MRS_SLOT_CLAIMED:
+		if (mrs_cas(word, &seen, (seen & ~MRS_SLOT_STATE_MASK) | MRS_SLOT_FREE))
+			pass->freed++;
+		return false;
+	case MRS_SLOT_ATTACHED:
+		if (mrs_slot_prepare(pool, slot) ||
+		    !mrs_cas(word, &seen, (seen & ~MRS_SLOT_STATE_MASK) | MRS_SLOT_REAPING))
+			return false;
+		MRS_PROBE("pool.reap.begun");
+		break;
+	case MRS_SLOT_REAPING:
+		break;
+	default:
+		return false;
+	}
+	/* Nobody is inside on its behalf: gate.c, step 4. */
+	mrs_store_release(&mrs_pool_slot(pool, slot)->active, 0);
+	mrs_store_release(&mrs_pool_slot(pool, slot)->reserving, 0);
+	return true;
+}
+
+static void collect(struct morsel_pool *pool, struct pass *pass)
+{
+	for (unsigned slot = 0; slot < MRS_SLOTS; slot++) {
+		uint64_t state = mrs_load_acquire(mrs_slot_word(pool, slot)) & MRS_SLOT_STATE_MASK;
+
+		if (state == MRS_SLOT_FREE || is_ours(pool, slot) ||
+		    mrs_pool_slot_is_alive(pool, slot) || !mrs_slot_lock(pool, slot))
+			continue;
+		if (!begin_reaping(pool, slot, pass)) {
+			mrs_slot_unlock(pool, slot);
+			continue;
+		}
+		pool->reaping[slot / 64] |= 1ull << slot % 64;
+		pass->needs_gate |= needs_repair(pool, slot);
+		pass->slot[pass->count++] = (uint16_t)slot;
+	}
+	pass->needs_gate |= mrs_gate_is_stuck(pool);
+}
+
+/* Steps 1 and 2. The slots stay locked. */
+static int collect_and_repair(struct morsel_pool *pool, struct pass *pass)
+{
+	int rc = 0;
+
+	if (pool->reap_again_ns && mrs_now_ns() < pool->reap_again_ns && !mrs_gate_is_stuck(pool))
+		return -ETIMEDOUT;
+	collect(pool, pass);
+	if (!pass->needs_gate)
+		return 0;
+	rc = mrs_gate_close(pool);
+	pool->reap_again_ns = rc ? mrs_now_ns() + AGAIN_NS : 0;
+	if (rc)
+		return rc;
+	for (unsigned i = 0; i < pass->count; i++)
+		repair_slot(pool, pass->slot[i]);
+	mrs_gate_open(pool);
+	return 0;
+}
+
+static void let_go(struct morsel_pool *pool, unsigned slot)
+{
+	pthread_mutex_lock(&pool->reap_lock);
+	pool->reaping[slot / 64] &= ~(1ull << slot % 64);
+	pthread_mutex_unlock(&pool->reap_lock);
+	mrs_slot_unlock(pool, slot);
+}
+
+/* Step 3. */
+static void finish_slot(struct morsel_pool *pool, unsigned slot)
+{
+	uint64_t *word = mrs_slot_word(pool, slot), seen = mrs_load_acquire(word);
+
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+		morsel_frames_return_local(&pool->frames, slot * MRS_INTENTS_PER_SLOT + i);
+	MRS_PROBE("pool.reap.returned");
+	mrs_object_repair.drop_open(pool, slot);
+	MRS_PROBE("pool.reap.dropped");
+	mrs_fetch_add(&mrs_pool_state(pool)->reaped, 1);
+	/* Pairs with the acquire in try_free_slot(): the next owner sees a repaired slot. */
+	mrs_store_release(word, (seen & ~MRS_SLOT_STATE_MASK) | MRS_SLOT_FREE);
+	MRS_PROBE("pool.reap.freed");
+}
+
+void mrs_reap_repair(struct morsel_pool *pool)
+{
+	struct pass pass = {0};
+	bool parked;
+
+	if (mrs_txn_is_repairing() || pool->slot == MRS_SLOT_NONE)
+		return;
+	parked = mrs_txn_park(pool);
+	/* Somebody of this process is at it: no need to queue. */
+	if (!pthread_mutex_trylock(&pool->reap_lock)) {
+		collect_and_repair(pool, &pass);
+		pthread_mutex_unlock(&pool->reap_lock);
+		for (unsigned i = 0; i < pass.count; i++)
+			let_go(pool, pass.slot[i]);
+	}
+	mrs_txn_unpark(pool, parked);
+}
+
+int mrs_reap_all(struct morsel_pool *pool)
+{
+	struct pass pass = {0};
+	int rc;
+
+	MRS_CHECK(!mrs_txn_inside(pool));
+	pthread_mutex_lock(&pool->reap_lock);
+	rc = collect_and_repair(pool, &pass);
+	pthread_mutex_unlock(&pool->reap_lock);
+	for (unsigned i = 0; i < pass.count; i++) {
+		if (!rc)
+			finish_slot(pool, pass.slot[i]);
+		let_go(pool, pass.slot[i]);
+	}
+	return rc ? 0 : (int)(pass.count + pass.freed);
+}
+
+int mrs_reap_own(struct morsel_pool *pool, unsigned slot)
+{
+	struct pass pass = {0};
+	int rc = 0;
+
+	if (!begin_reaping(pool, slot, &pass))
+		return 0;
+	pool->slot = slot; /* the repairs run in this slot's own name */
+	pthread_mutex_lock(&pool->reap_lock);
+	if (needs_repair(pool, slot) || mrs_gate_is_stuck(pool)) {
+		rc = mrs_gate_close(pool);
+		if (!rc) {
+			repair_slot(pool, slot);
+			mrs_gate_open(pool);
+		}
+	}
+	pthread_mutex_unlock(&pool->reap_lock);
+	if (!rc)
+		finish_slot(pool, slot);
+	pool->slot = MRS_SLOT_NONE;
+	return rc;
+}
+
+bool mrs_pool_relieve(struct morsel_pool *pool)
+{
+	return mrs_reap_all(pool) > 0;
+}
+
+int morsel_pool_reap(struct morsel_pool *pool)
+{
+	int rc = mrs_pool_usable(pool, true);
+
+	return rc ? rc : mrs_reap_all(pool);
+}
