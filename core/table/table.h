@@ -53,6 +53,9 @@ struct mrs_table_ops {
 	 * that are not linked yet; without it a death in expand leaks them. See
 	 * mrs_table_discard(). */
 	uint64_t *(*building)(void *ctx, void *txn);
+	/* May be NULL: the first frame past the pool, for walks; without it at() is asked, which then
+	 * must say yes to every frame below. */
+	uint64_t (*frames_end)(void *ctx);
 };
 
 struct mrs_table {

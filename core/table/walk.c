@@ -18,11 +18,13 @@ struct frame_set {
 	uint64_t frames;
 };
 
-/* The first frame number that is not in the pool, by bisection: at() says yes up to there. */
+/* The first frame number past the pool; if nobody says, by bisection: at() says yes up to there. */
 static uint64_t pool_end(const struct mrs_table *table)
 {
 	uint64_t inside = 0, outside = MRS_ENTRY_FRAME_MASK + 1;
 
+	if (table->ops->frames_end)
+		return table->ops->frames_end(table->ctx);
 	while (outside - inside > 1) {
 		uint64_t middle = inside + (outside - inside) / 2;
 
