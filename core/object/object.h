@@ -19,11 +19,14 @@
 
 struct morsel {
 	struct morsel_pool *pool;
-	mrs_cell cell;		       /* of the record */
+	mrs_cell cell;			/* of the record */
 	struct mrs_cell_record *record; /* in the metadata mapping */
 	struct mrs_table table;
-	struct mrs_open *open_entry;   /* this handle's entry in the slot, or in an OPEN cell of it */
-	unsigned views;		       /* atomic: views of this handle; close answers -EBUSY */
+	struct mrs_open *open_entry; /* this handle's entry in the slot, or in an OPEN cell of it;
+				      * NULL on a read-only pool handle */
+	unsigned views;		     /* atomic: views of this handle; close answers -EBUSY */
+	pthread_mutex_t lock;	     /* protects holds and open_entry->view; nothing follows it */
+	struct mrs_hold *holds;	     /* what is published: see view.c */
 };
 
 /* The pool's cells: one handle per pool handle. */
@@ -44,8 +47,9 @@ int mrs_morsel_fill(struct morsel *morsel, uint64_t page, uint64_t pages);
 /*
  * The registry of views: who maps which part of which morsel. Listed in the shared slot, so that
  * shrink and seal see the views of other processes (struct mrs_open: furthest end, any writable).
- * *handle is process-private and ends with withdraw. -EBUSY in words if the morsel shrank below
- * end_page, or was sealed against a writable view, meanwhile.
+ * *handle is process-private and ends with withdraw. In words: -EBUSY if the morsel shrank below
+ * end_page meanwhile, -EROFS if it is sealed against a writable view or the pool is open read-only,
+ * -ENOMEM.
  */
 int mrs_morsel_view_publish(struct morsel *morsel, uint64_t end_page, bool writable,
 			    uint64_t *handle);

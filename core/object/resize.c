@@ -1,0 +1,198 @@
+/*
+ * Changing the size, and sealing: under the record's lock, against views by the protocol in view.c.
+ *
+ * Grow: frames and memory beyond the end first, then bytes, which is the instant. Shrink: bytes
+ * first (step SIZING: undone by a repair), then a look at all views, then step CUTTING (finished by
+ * a repair), then the frames go. A reader without the lock compares the version before and after:
+ * it changes after bytes and before any frame goes.
+ */
+#include <errno.h>
+
+#include "object/internal.h"
+
+static void version_next(struct mrs_cell_record *record)
+{
+	/* Releases bytes; pairs with the acquire of the version by readers (info.c). */
+	mrs_fetch_add(&record->format, 1ull << MRS_RECORD_VERSION_SHIFT);
+}
+
+void mrs_resize_cut(struct morsel *morsel, struct mrs_txn *txn)
+{
+	struct mrs_cell_record *record = morsel->record;
+	uint64_t bytes = mrs_load_acquire(&record->bytes);
+	uint64_t granule = mrs_record_granule(morsel->pool, record->state);
+	uint64_t end = mrs_round_up(mrs_pages_in(bytes), granule);
+	struct mrs_run run;
+
+	mrs_place_trim(morsel, txn, end, true);
+	MRS_PROBE("resize.trimmed");
+	/* What stays beyond the end (the rest of a page) reads as zero when it grows again. */
+	while (!mrs_table_lookup(&morsel->table, end, 1ull << MRS_GIANT_ORDER, &run) && run.mapped)
+		end += run.pages;
+	mrs_content_zero(morsel, bytes, end * MRS_PAGE_BYTES - bytes);
+}
+
+static int check_resize(struct morsel *morsel, uint64_t bytes)
+{
+	struct morsel_pool *pool = morsel->pool;
+	uint64_t frames = mrs_pool_frames_end(pool) - mrs_pool_super(pool)->frame_data;
+	char asked[16], have[16];
+	int rc = mrs_check_writable(pool, "resizing a morsel");
+
+	if (rc)
+		return rc;
+	if (mrs_morsel_is_sealed(morsel))
+		return mrs_fail(-EROFS, "the morsel is sealed: its size does not change any more");
+	if (mrs_pages_in(bytes) > frames)
+		return mrs_fail(-ENOSPC,
+				"%s is more than the pool %s has room for (%s of number space): "
+				"grow the pool or ask for less",
+				mrs_bytes_text(bytes, asked), mrs_pool_path(pool),
+				mrs_bytes_text(frames * MRS_PAGE_BYTES, have));
+	return 0;
+}
+
+static int grow(struct morsel *morsel, struct mrs_txn *txn, uint64_t bytes)
+{
+	struct mrs_cell_record *record = morsel->record;
+	uint64_t had = mrs_load_relaxed(&record->bytes);
+	uint64_t granule = mrs_record_granule(morsel->pool, record->state);
+	uint64_t first = mrs_round_up(mrs_pages_in(had), granule);
+	uint64_t end = mrs_round_up(mrs_pages_in(bytes), granule);
+	int rc = 0;
+
+	if (!mrs_morsel_is_lazy(morsel) && first < end) {
+		rc = mrs_place(morsel, txn, first, end);
+		MRS_PROBE("resize.placed");
+		if (!rc)
+			rc = mrs_place_back(morsel, txn, first, end);
+		MRS_PROBE("resize.backed");
+	}
+	if (rc) {
+		mrs_place_trim(morsel, txn, first, true);
+		return rc;
+	}
+	/* Whoever maps the last page may have written beyond the end. */
+	mrs_content_zero(morsel, had, mrs_pages_in(had) * MRS_PAGE_BYTES - had);
+	mrs_store_release(&record->bytes, bytes);
+	version_next(record);
+	MRS_PROBE("resize.grown");
+	return 0;
+}
+
+static int views_reach(struct morsel *morsel, uint64_t bytes, uint64_t *end_page)
+{
+	struct mrs_users users;
+
+	mrs_users_scan(morsel->pool, morsel->cell, NULL, &users);
+	*end_page = users.end_page;
+	return users.end_page > mrs_pages_in(bytes);
+}
+
+static int in_the_way(uint64_t bytes, uint64_t end_page)
+{
+	return mrs_fail(-EBUSY,
+			"cannot shrink to %llu bytes: a view reaches to byte %llu; destroy it, or "
+			"let its process do so, first",
+			(unsigned long long)bytes, (unsigned long long)(end_page * MRS_PAGE_BYTES));
+}
+
+static int shrink(struct morsel *morsel, struct mrs_txn *txn, uint64_t bytes)
+{
+	struct mrs_cell_record *record = morsel->record;
+	uint64_t had = mrs_load_relaxed(&record->bytes), end_page;
+
+	/* A first look, so that nobody sees the smaller size where there is a view now. */
+	if (views_reach(morsel, bytes, &end_page))
+		return in_the_way(bytes, end_page);
+	mrs_store_release(&record->bytes, bytes);
+	version_next(record);
+	MRS_PROBE("resize.shrunk");
+	/* Pairs with the fence of mrs_morsel_view_publish(): view.c, step 3. */
+	mrs_full_fence();
+	if (views_reach(morsel, bytes, &end_page)) {
+		mrs_store_release(&record->bytes, had);
+		version_next(record);
+		return in_the_way(bytes, end_page);
+	}
+	mrs_store_release32(&txn->intent->step, MRS_RESIZE_CUTTING);
+	MRS_PROBE("resize.cutting");
+	mrs_resize_cut(morsel, txn);
+	return 0;
+}
+
+static int resize_once(struct morsel *morsel, uint64_t bytes)
+{
+	struct mrs_txn txn;
+	uint64_t had;
+	int rc = mrs_record_lock(morsel, MRS_INTENT_RESIZE, 0, &txn);
+
+	if (rc)
+		return rc;
+	had = mrs_load_acquire(&morsel->record->bytes);
+	/* Both before anything is changed; the step is SIZING. */
+	mrs_store_release(&txn.intent->arg[1], bytes);
+	mrs_store_release(&txn.intent->arg[0], had);
+	MRS_PROBE("resize.noted");
+	rc = check_resize(morsel, bytes);
+	if (!rc && bytes > had)
+		rc = grow(morsel, &txn, bytes);
+	else if (!rc && bytes < had)
+		rc = shrink(morsel, &txn, bytes);
+	mrs_record_unlock(morsel, &txn);
+	return rc;
+}
+
+int morsel_resize(struct morsel *morsel, uint64_t bytes)
+{
+	int rc = check_resize(morsel, bytes);
+
+	if (rc)
+		return rc;
+	rc = resize_once(morsel, bytes);
+	/* A dead process's views and frames are in nobody's way once it is cleaned up. */
+	if ((rc == -EBUSY || rc == -ENOSPC) && mrs_pool_relieve(morsel->pool))
+		rc = resize_once(morsel, bytes);
+	return rc;
+}
+
+static int seal_once(struct morsel *morsel)
+{
+	struct mrs_cell_record *record = morsel->record;
+	struct mrs_users users;
+	struct mrs_txn txn;
+	int rc = mrs_record_lock(morsel, MRS_INTENT_RESIZE, 0, &txn);
+
+	if (rc)
+		return rc;
+	if (mrs_morsel_is_sealed(morsel))
+		goto unlock;
+	mrs_store_release32(&txn.intent->step, MRS_RESIZE_SEALING);
+	mrs_record_set(record, MRS_RECORD_SEALED);
+	MRS_PROBE("seal.set");
+	/* Pairs with the fence of mrs_morsel_view_publish(): view.c, step 3. */
+	mrs_full_fence();
+	mrs_users_scan(morsel->pool, morsel->cell, NULL, &users);
+	if (users.writable) {
+		mrs_record_clear(record, MRS_RECORD_SEALED);
+		rc = mrs_fail(-EBUSY, "cannot seal: somebody has a writable view; destroy it, or "
+				      "let its process do so, first");
+	}
+	mrs_store_release32(&txn.intent->step, MRS_RESIZE_SIZING);
+	MRS_PROBE("seal.decided");
+unlock:
+	mrs_record_unlock(morsel, &txn);
+	return rc;
+}
+
+int morsel_seal(struct morsel *morsel)
+{
+	int rc = mrs_check_writable(morsel->pool, "sealing a morsel");
+
+	if (rc)
+		return rc;
+	rc = seal_once(morsel);
+	if (rc == -EBUSY && mrs_pool_relieve(morsel->pool))
+		rc = seal_once(morsel);
+	return rc;
+}
