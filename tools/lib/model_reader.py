@@ -5,11 +5,12 @@ It shares no code and no tables with libmorsel and needs nothing but Python's st
 is written for clarity on good files, not as a defence against bad ones: what it cannot read is a
 ModelError.
 
-    model_reader.py [--lines] FILE...
+    model_reader.py [--lines | --table] FILE...
 
 prints for every file {"file", "format", "bytes", "sha256", "tensors": [...]}, and for every tensor
 {"name", "type", "shape", "offset", "bytes", "flags", "sha256"}; with --lines one line per tensor
-and none for the file. sha256 is of the tensor's bytes in the file. The names of ONNX tensors that
+and none for the file; with --table one line of text per file and tensor, without hashes, as the
+tests of core/model compare them. sha256 is of the tensor's bytes in the file. The names of ONNX tensors that
 are not initializers of the main graph are paths: core/model/onnx.c says which.
 """
 import argparse
@@ -355,15 +356,22 @@ def read_model(path, hashes=True):
 def main():
     parser = argparse.ArgumentParser(description="Lists the tensors of model files as JSON.")
     parser.add_argument("--lines", action="store_true", help="one line per tensor")
+    parser.add_argument("--table", action="store_true", help="text without hashes, for the tests")
     parser.add_argument("files", nargs="+", metavar="FILE")
     options = parser.parse_args()
     for path in options.files:
         try:
-            model = read_model(path)
+            model = read_model(path, hashes=not options.table)
         except (ModelError, OSError) as error:
             print(f"model_reader: {error}", file=sys.stderr)
             return 1
-        if options.lines:
+        if options.table:
+            print(f"file {model['format']} {model['bytes']} {path}")
+            for tensor in model["tensors"]:
+                shape = ",".join(map(str, tensor["shape"]))
+                print(f"{tensor['offset']} {tensor['bytes']} {tensor['type']} [{shape}] "
+                      f"[{','.join(tensor['flags'])}] {tensor['name']}")
+        elif options.lines:
             for tensor in model["tensors"]:
                 print(json.dumps(tensor))
         else:
