@@ -292,7 +292,7 @@ int morsel_import(struct morsel_pool *pool, const char *name, const char *file,
 		if (rc == -ENOENT)
 			rc = import_new(pool, name, file, &opts, &found);
 	} while (rc == -EEXIST);
-	close(lock);
+	mrs_pool_unlock_byte(lock);
 	if (!rc)
 		*morsel = found;
 	return rc;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -118,12 +119,28 @@ static void init_state(struct morsel_pool *pool, const struct mrs_create *create
 	state->online_end = online;
 }
 
+static int check_block(struct morsel_pool *pool)
+{
+	char text[16];
+	struct statfs fs;
+
+	if (pool->kind != MORSEL_POOL_HUGETLB || fstatfs(pool->fd, &fs) ||
+	    (uint64_t)fs.f_bsize == MRS_HUGE_BYTES)
+		return 0;
+	return mrs_fail(-EOPNOTSUPP,
+			"%s is on a hugetlbfs with pages of %s: mount one with "
+			"pagesize=2M",
+			pool->path, mrs_bytes_text((uint64_t)fs.f_bsize, text));
+}
+
 int mrs_pool_format(struct morsel_pool *pool, const struct mrs_create *create)
 {
 	uint64_t online;
 	int rc;
 
-	rc = mrs_layout_make(&pool->super, create->bytes, create->bytes_max);
+	rc = check_block(pool);
+	if (!rc)
+		rc = mrs_layout_make(&pool->super, create->bytes, create->bytes_max);
 	if (rc)
 		return rc;
 	fill_identity(pool, create);

@@ -173,6 +173,9 @@ int mrs_dir_find(struct mrs_cells *cells, const char *name, mrs_cell *dirent, mr
 		if (mrs_word_kind(place.seen) == MRS_WORD_EMPTY)
 			return -ENOENT;
 		rc = place_read(cells, &key, &place, &there);
+		/* Unlinked, and its target taken away, since the word was read? Then look again. */
+		if (rc == 1 && !there.target && place_has_changed(&place))
+			rc = -EAGAIN;
 	} while (rc == -EAGAIN);
 	if (rc < 0)
 		return rc;

@@ -100,14 +100,15 @@ int mrs_dir_link(struct mrs_cells *cells, void *txn, mrs_cell dirent, mrs_cell *
 /*
  * Unlinks this very dirent (not another of the same name): the instant at which the name is gone.
  * -ENOENT if it is not linked. The cells stay: mrs_dirent_free() them after. Somebody who looked before
- * may still retarget it; who must know its last target takes it away: retarget(dirent, seen, 0).
+ * may still retarget it; who must know its last target takes it away: retarget(dirent, seen, 0). From
+ * then on the dirent means nothing, and nobody can retarget it any more.
  */
 int mrs_dir_unlink(struct mrs_cells *cells, mrs_cell dirent);
 bool mrs_dir_is_linked(struct mrs_cells *cells, mrs_cell dirent);
 /*
  * Changes what the name means, from one target to another: one CAS over header and target, so that it
  * cannot hit a later dirent in the same cell. -EAGAIN if it no longer means from; -ENOENT if the dirent
- * is stale.
+ * is stale or from is 0: what means nothing is on its way out.
  */
 int mrs_dirent_retarget(struct mrs_cells *cells, mrs_cell dirent, mrs_cell from, mrs_cell target);
 /* Copies the name (up to 256 bytes with its zero); -ENOENT if the dirent is stale. */

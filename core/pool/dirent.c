@@ -254,7 +254,7 @@ int mrs_dirent_retarget(struct mrs_cells *cells, mrs_cell dirent, mrs_cell from,
 {
 	struct mrs_cell_dirent *cell = mrs_cell_at(cells, dirent, MRS_CELL_DIRENT);
 
-	if (!cell)
+	if (!cell || !from)
 		return -ENOENT;
 	MRS_PROBE("dirent.retarget.ready");
 	/* Header and target at once: between the look above and here the cell may have become

@@ -211,6 +211,11 @@ bool mrs_pool_is_read_only(struct morsel_pool *pool)
 	return pool->read_only;
 }
 
+bool mrs_pool_is_no_dump(struct morsel_pool *pool)
+{
+	return pool->no_dump;
+}
+
 const char *mrs_pool_path(struct morsel_pool *pool)
 {
 	return pool->path;

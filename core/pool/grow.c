@@ -35,12 +35,12 @@ int mrs_pool_lock_byte(struct morsel_pool *pool, uint64_t byte)
 
 	if (rc)
 		return rc;
-	fd = mrs_file_reopen(pool->fd, pool->path, O_RDWR);
+	fd = mrs_lock_fd_open(pool);
 	if (fd < 0)
 		return fd;
 	rc = lock_byte(fd, byte, F_OFD_SETLKW);
 	if (rc) {
-		close(fd);
+		mrs_pool_unlock_byte(fd);
 		return mrs_fail_errno(rc, "cannot lock a byte of %s", pool->path);
 	}
 	return fd;
@@ -49,7 +49,7 @@ int mrs_pool_lock_byte(struct morsel_pool *pool, uint64_t byte)
 int mrs_setup_lock(struct morsel_pool *pool)
 {
 	int64_t end = mrs_now_ns() + SETUP_TIMEOUT_NS;
-	int fd = mrs_file_reopen(pool->fd, pool->path, O_RDWR), rc;
+	int fd = mrs_lock_fd_open(pool), rc;
 
 	if (fd < 0)
 		return fd;
@@ -60,7 +60,7 @@ int mrs_setup_lock(struct morsel_pool *pool)
 	}
 	if (!rc)
 		return fd;
-	close(fd);
+	mrs_pool_unlock_byte(fd);
 	if (rc == -EAGAIN || rc == -EACCES)
 		return mrs_fail(-EBUSY,
 				"another process has been growing %s for %lld s: is it "
@@ -129,7 +129,7 @@ int mrs_pool_online_more(struct morsel_pool *pool)
 	/* Somebody else was faster: that serves us as well. */
 	if (!rc && mrs_load_acquire(&mrs_pool_state(pool)->online_end) > seen)
 		rc = 1;
-	close(lock);
+	mrs_pool_unlock_byte(lock);
 	return rc;
 }
 
@@ -180,7 +180,9 @@ static int grow_locked(struct morsel_pool *pool, uint64_t count, uint32_t node_p
 	int rc;
 
 	mrs_super_refresh(pool);
+	pthread_mutex_lock(&pool->super_lock);
 	super = pool->super;
+	pthread_mutex_unlock(&pool->super_lock);
 	first = mrs_super_frames_end(&super);
 	room = super.frames_max - first;
 	if (count > room)
@@ -216,6 +218,6 @@ int morsel_pool_grow(struct morsel_pool *pool, uint64_t bytes, uint32_t node_plu
 	if (lock < 0)
 		return lock;
 	rc = grow_locked(pool, bytes >> MRS_PAGE_SHIFT, node_plus_1);
-	close(lock);
+	mrs_pool_unlock_byte(lock);
 	return rc;
 }

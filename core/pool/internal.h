@@ -69,6 +69,8 @@ int mrs_layout_make(struct mrs_super *super, uint64_t bytes, uint64_t bytes_max)
 int mrs_super_check(const struct mrs_super *super, const char *path, bool read_only);
 /* Reads both copies, picks the newest that is right, compares with the file's size. */
 int mrs_super_read(int fd, const char *path, bool read_only, struct mrs_super *super);
+/* Does either copy begin like a superblock, damaged or not? */
+bool mrs_super_has_magic(int fd);
 /* Writes super with the next sequence number over the older copy. Under the SETUP lock. */
 void mrs_super_write(struct morsel_pool *pool, struct mrs_super *super);
 /* Takes over what another process has added since; cheap if nothing. */
@@ -112,10 +114,15 @@ uint64_t *mrs_slot_word(struct morsel_pool *pool, unsigned slot);
 bool mrs_slot_lock(struct morsel_pool *pool, unsigned slot);
 void mrs_slot_unlock(struct morsel_pool *pool, unsigned slot);
 int mrs_slot_prepare(struct morsel_pool *pool, unsigned slot);
-void mrs_handles_add(struct morsel_pool *pool);
+
+/* ---- fork.c: what a child must let go of ---- */
+
+/* Lists the handle and gives it its description for locks, unless it is read-only. */
+int mrs_handles_add(struct morsel_pool *pool);
+/* Does nothing if it is not listed. */
 void mrs_handles_remove(struct morsel_pool *pool);
-/* -ECHILD in words after fork, -EROFS on a read-only handle. */
-int mrs_pool_usable(struct morsel_pool *pool, bool write);
+/* A description of its own for one lock, which a child closes; ended by mrs_pool_unlock_byte(). */
+int mrs_lock_fd_open(struct morsel_pool *pool);
 
 /* ---- gate.c ---- */
 
@@ -152,7 +159,7 @@ bool mrs_reap_is_named(struct morsel_pool *pool, uint64_t frame, uint64_t count,
 
 /* Brings more of the number space online. 1 if it did, 0 if there is no more, or -errno. */
 int mrs_pool_online_more(struct morsel_pool *pool);
-/* The SETUP lock, waiting up to some seconds; a descriptor whose close releases it, or -errno. */
+/* The SETUP lock, waiting up to some seconds; as mrs_pool_lock_byte(). */
 int mrs_setup_lock(struct morsel_pool *pool);
 
 /* ---- limits.c ---- */

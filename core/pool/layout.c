@@ -243,6 +243,16 @@ int mrs_super_read(int fd, const char *path, bool read_only, struct mrs_super *s
 	return rc ? rc : check_file_size(fd, path, super);
 }
 
+bool mrs_super_has_magic(int fd)
+{
+	uint64_t magic[2] = {0};
+
+	return (pread(fd, &magic[0], 8, MRS_FRAME_SUPER_A * MRS_PAGE_BYTES) == 8 &&
+		magic[0] == MRS_FORMAT_MAGIC) ||
+	       (pread(fd, &magic[1], 8, MRS_FRAME_SUPER_B * MRS_PAGE_BYTES) == 8 &&
+		magic[1] == MRS_FORMAT_MAGIC);
+}
+
 void mrs_super_write(struct morsel_pool *pool, struct mrs_super *super)
 {
 	struct mrs_super *copy = (struct mrs_super *)pool->map;
@@ -272,7 +282,10 @@ void mrs_super_refresh(struct morsel_pool *pool)
 	if (!mrs_super_read(pool->fd, pool->path, pool->read_only, &super) &&
 	    super.frames_max == pool->super.frames_max &&
 	    mrs_super_frames_end(&super) >= mrs_super_frames_end(&pool->super)) {
-		pool->super = super;
+		/* Only what a growth changes: the rest is read without the lock. */
+		memcpy(pool->super.extent, super.extent, sizeof(super.extent));
+		pool->super.extents = super.extents;
+		pool->super.sequence = super.sequence;
 		mrs_store_release(&pool->frames_end, mrs_super_frames_end(&super));
 	}
 	/* A damaged one is not read again and again. */

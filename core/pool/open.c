@@ -70,6 +70,7 @@ static void handle_free(struct morsel_pool *pool)
 {
 	if (!pool)
 		return;
+	mrs_handles_remove(pool);
 	if (!mrs_load_relaxed32(&pool->dead)) {
 		mrs_file_unmap(pool);
 		if (pool->lock_fd >= 0)
@@ -151,16 +152,14 @@ static int finish_open(struct morsel_pool *pool, const struct morsel_pool_opts *
 
 	if (!rc)
 		rc = compare_kind(pool);
-	if (!rc && !pool->read_only) {
-		pool->lock_fd = mrs_file_reopen(pool->fd, pool->path, O_RDWR);
-		rc = pool->lock_fd < 0 ? pool->lock_fd : mrs_slot_attach(pool);
-	}
-	if (rc)
+	if (!rc)
+		rc = mrs_handles_add(pool);
+	if (rc || pool->read_only)
 		return rc;
-	mrs_handles_add(pool);
-	if (!pool->read_only)
+	rc = mrs_slot_attach(pool);
+	if (!rc)
 		mrs_reap_all(pool);
-	return 0;
+	return rc;
 }
 
 static int open_path(const char *path, bool read_only)
@@ -309,13 +308,9 @@ out:
 
 static int finish_create(struct morsel_pool *pool)
 {
-	int rc;
+	int rc = mrs_handles_add(pool);
 
-	pool->lock_fd = mrs_file_reopen(pool->fd, pool->path, O_RDWR);
-	rc = pool->lock_fd < 0 ? pool->lock_fd : mrs_slot_attach(pool);
-	if (!rc)
-		mrs_handles_add(pool);
-	return rc;
+	return rc ? rc : mrs_slot_attach(pool);
 }
 
 static int handle_or_error(struct morsel_pool *pool, int rc, struct morsel_pool **out)
@@ -434,7 +429,6 @@ int morsel_pool_close(struct morsel_pool *pool)
 			mrs_slot_detach(pool);
 		}
 	}
-	mrs_handles_remove(pool);
 	handle_free(pool);
 	return 0;
 }
@@ -461,7 +455,7 @@ int morsel_pool_destroy(const char *path, int force)
 		return open_failed(fd, path, true);
 	rc = mrs_super_read(fd, path, true, &super);
 	/* What is not a pool is not ours to remove; a damaged pool is, by force. */
-	if (rc && !force)
+	if (rc && !(force && mrs_super_has_magic(fd)))
 		goto out;
 	rc = 0;
 	if (!force && is_attached(fd))

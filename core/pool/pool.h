@@ -140,9 +140,18 @@ void mrs_pool_drop(struct morsel_pool *pool);
 #define MRS_POOL_ROOM_BYTES 512
 void *mrs_pool_room(struct morsel_pool *pool);
 
-/* One OFD lock of the file (MRS_LOCK_SETUP, MRS_LOCK_IMPORT + n), taken on a description of its own,
- * waiting; returns a descriptor whose close releases it, or -errno. */
+/*
+ * One OFD lock of the file (MRS_LOCK_SETUP, MRS_LOCK_IMPORT + n), taken on a description of its own,
+ * waiting; returns a descriptor for mrs_pool_unlock_byte(), or -errno. A death releases it, also one
+ * that leaves a child of fork behind: a plain close() would not keep that promise.
+ */
 int mrs_pool_lock_byte(struct morsel_pool *pool, uint64_t byte);
+void mrs_pool_unlock_byte(int fd);
+
+/* 0; -ECHILD in words after fork; with write -EROFS in words on a read-only handle. */
+int mrs_pool_usable(struct morsel_pool *pool, bool write);
+/* Was the handle opened with MORSEL_POOL_NO_DUMP? */
+bool mrs_pool_is_no_dump(struct morsel_pool *pool);
 
 /* ---- repair: what the rooms above know and the reaper needs ---- */
 

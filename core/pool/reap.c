@@ -381,5 +381,11 @@ int morsel_pool_reap(struct morsel_pool *pool)
 {
 	int rc = mrs_pool_usable(pool, true);
 
-	return rc ? rc : mrs_reap_all(pool);
+	if (rc)
+		return rc;
+	/* Who asks wants it tried again, also if somebody stayed inside a moment ago. */
+	pthread_mutex_lock(&pool->reap_lock);
+	pool->reap_again_ns = 0;
+	pthread_mutex_unlock(&pool->reap_lock);
+	return mrs_reap_all(pool);
 }

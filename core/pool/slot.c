@@ -7,7 +7,7 @@
  * fork. The lock comes first: whoever has it may change the word, unless the word says that it is
  * free and stays so.
  *
- *   FREE --lock--> CLAIMED --page ready, protocol agreed--> ATTACHED --close--> FREE
+ *   FREE --lock--> CLAIMED --page ready--> ATTACHED, protocol agreed --close--> FREE
  *                     |  death                                 |  death
  *                     +--------> FREE (by whoever gets the lock)  +--> REAPING --repaired--> FREE
  */
@@ -109,7 +109,7 @@ static int protocol_refused(struct morsel_pool *pool, uint32_t protocol, uint32_
 }
 
 /*
- * All that are attached speak one protocol. 1: an attaching process has claimed its slot before it
+ * All that are attached speak one protocol. 1: an attaching process has listed its slot before it
  * looks at the protocol. 2: who changes the protocol looks at the slots after. So of two libraries
  * that attach at once at least one sees the other; it gives way.
  */
@@ -119,7 +119,7 @@ static int agree_on_protocol(struct morsel_pool *pool)
 	struct other other = {.pool = pool};
 	uint32_t protocol;
 
-	mrs_full_fence(); /* between claim and look, as step 1 says; pairs with the one below */
+	mrs_full_fence(); /* between list and look, as step 1 says; pairs with the one below */
 	protocol = mrs_load_acquire32(&state->protocol);
 	if (protocol == MRS_PROTOCOL_VERSION)
 		return 0;
@@ -267,78 +267,4 @@ void mrs_slot_detach(struct morsel_pool *pool)
 	mrs_store_release(mrs_slot_word(pool, slot), word_of(MRS_SLOT_FREE, pool->slot_word >> 8));
 	MRS_PROBE("pool.detach.freed");
 	mrs_slot_unlock(pool, slot);
-}
-
-/* ---- fork ---- */
-
-/* All handles of this process. The lock protects the list; nothing follows it. */
-static struct {
-	pthread_mutex_t lock;
-	struct morsel_pool *first;
-} handles = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static void fork_prepare(void)
-{
-	pthread_mutex_lock(&handles.lock);
-}
-
-static void fork_parent(void)
-{
-	pthread_mutex_unlock(&handles.lock);
-}
-
-/* The child lets go of the descriptions at once: it must not keep a dead parent's slot alive. */
-static void fork_child(void)
-{
-	for (struct morsel_pool *pool = handles.first; pool; pool = pool->next) {
-		if (pool->lock_fd >= 0)
-			close(pool->lock_fd);
-		if (pool->fd >= 0)
-			close(pool->fd);
-		pool->lock_fd = -1;
-		pool->fd = -1;
-		mrs_store_relaxed32(&pool->dead, 1);
-	}
-	pthread_mutex_unlock(&handles.lock);
-}
-
-static void register_fork_handlers(void)
-{
-	pthread_atfork(fork_prepare, fork_parent, fork_child);
-}
-
-void mrs_handles_add(struct morsel_pool *pool)
-{
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, register_fork_handlers);
-	pthread_mutex_lock(&handles.lock);
-	pool->next = handles.first;
-	handles.first = pool;
-	pthread_mutex_unlock(&handles.lock);
-}
-
-void mrs_handles_remove(struct morsel_pool *pool)
-{
-	pthread_mutex_lock(&handles.lock);
-	for (struct morsel_pool **at = &handles.first; *at; at = &(*at)->next)
-		if (*at == pool) {
-			*at = pool->next;
-			break;
-		}
-	pthread_mutex_unlock(&handles.lock);
-}
-
-int mrs_pool_usable(struct morsel_pool *pool, bool write)
-{
-	if (!pool)
-		return mrs_fail(-EINVAL, "no pool was given");
-	if (mrs_load_relaxed32(&pool->dead))
-		return mrs_fail(-ECHILD,
-				"this handle of %s belongs to the parent process: a child "
-				"opens the pool anew",
-				pool->path);
-	if (write && pool->read_only)
-		return mrs_fail(-EROFS, "%s was opened read-only", pool->path);
-	return 0;
 }

@@ -53,7 +53,9 @@ int morsel_pool_stat(struct morsel_pool *pool, struct morsel_pool_stat *out)
 	mrs_pool_each_slot(pool, count_slot, &stat.slots_used);
 	stat.size = out->size;
 	stat.kind = pool->kind;
+	pthread_mutex_lock(&pool->super_lock);
 	stat.extents = pool->super.extents;
+	pthread_mutex_unlock(&pool->super_lock);
 	stat.bytes = (end - data) * MRS_PAGE_BYTES;
 	stat.bytes_max = (pool->super.frames_max - data) * MRS_PAGE_BYTES;
 	stat.bytes_resident = mrs_pool_resident(pool) * MRS_PAGE_BYTES;
