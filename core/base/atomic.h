@@ -21,7 +21,8 @@
 #ifdef MORSEL_EXPLORE
 void mrs_explore_point(const volatile void *address);
 void mrs_explore_yield(void);
-#define MRS_EXPLORE_POINT(p) mrs_explore_point(p)
+extern bool mrs_explore_inside; /* a simulated thread is running */
+#define MRS_EXPLORE_POINT(p) (mrs_explore_inside ? mrs_explore_point(p) : (void)0)
 #else
 #define MRS_EXPLORE_POINT(p) ((void)0)
 #endif

@@ -191,26 +191,33 @@ static void check_used(struct check *check, const uint64_t *header, uint64_t ind
 	}
 }
 
+static void check_segment(struct check *check, uint64_t first, uint64_t cells)
+{
+	const uint64_t *header = mrs_cell_header(check->cells, first);
+
+	if (!header) {
+		if (first < check->high)
+			finding(check, "cells: the segment of cell %llu is missing",
+				(unsigned long long)first);
+		return;
+	}
+	for (uint64_t i = 0; i < cells; i++, header += MRS_CELL_BYTES / 8) {
+		if (first + i < check->high)
+			check_used(check, header, first + i);
+		else if (mrs_header_kind(mrs_load_acquire(header)) != MRS_CELL_FREE)
+			finding(check, "cells: cell %llu is in use beyond the end",
+				(unsigned long long)(first + i));
+	}
+}
+
 static void check_cells(struct check *check)
 {
 	unsigned shift = check->cells->segment_order + MRS_CELLS_PER_FRAME_SHIFT;
-	uint64_t max = mrs_cells_max(check->cells);
 
-	for (uint64_t index = 0; index < max; index++) {
-		const uint64_t *header = mrs_cell_header(check->cells, index);
-
-		if (!header) {
-			if (index < check->high)
-				finding(check, "cells: segment %llu is missing",
-					(unsigned long long)(index >> shift));
-			index |= (1ull << shift) - 1;
-		} else if (index < check->high) {
-			check_used(check, header, index);
-		} else if (mrs_header_kind(mrs_load_acquire(header)) != MRS_CELL_FREE) {
-			finding(check, "cells: cell %llu is in use beyond the end",
-				(unsigned long long)index);
-		}
-	}
+	for (unsigned i = 0; i < MRS_CELL_SEGMENTS_MAX; i++)
+		if (mrs_load_acquire(&check->cells->segments[i]) ||
+		    (uint64_t)i << shift < check->high)
+			check_segment(check, (uint64_t)i << shift, 1ull << shift);
 }
 
 int mrs_dir_validate(struct mrs_cells *cells, void (*report)(void *ctx, const char *finding),

@@ -45,7 +45,6 @@ struct segment {
 static struct {
 	const struct mrs_explore *scenario;
 	struct mrs_explore_result *result;
-	bool inside; /* a coroutine is running: verbs are points */
 	bool tracing;
 
 	ucontext_t home;
@@ -69,6 +68,8 @@ static struct {
 	struct segment made[SEGMENTS]; /* the schedule as it was */
 	size_t made_length;
 } ex;
+
+bool mrs_explore_inside; /* a coroutine is running: verbs are points */
 
 bool mrs_explore_is_dead(unsigned thread)
 {
@@ -230,7 +231,7 @@ static void decide(unsigned point, const volatile void *address, bool yields)
 	struct alternative list[2 * THREADS], pick;
 	unsigned me = ex.current, count;
 
-	ex.inside = false;
+	mrs_explore_inside = false;
 	if (ex.depth >= ex.prefix)
 		ex.result->states++;
 	if (ex.tracing && me != NOBODY && point != AT_END)
@@ -245,24 +246,24 @@ static void decide(unsigned point, const volatile void *address, bool yields)
 	ex.preemptions += pick.preempts;
 	if (pick.to != me) {
 		note_segment(me, point, pick.die);
-		ex.inside = pick.to != NOBODY;
+		mrs_explore_inside = pick.to != NOBODY;
 		enter(pick.to);
 	}
-	ex.inside = ex.current != NOBODY;
+	mrs_explore_inside = ex.current != NOBODY;
 }
 
 static void reach_point(const volatile void *address, bool yields)
 {
 	unsigned me = ex.current;
 
-	if (!ex.inside)
+	if (!mrs_explore_inside)
 		return;
 	ex.step[me]++;
 	if (ex.step[me] > ex.result->points[me])
 		ex.result->points[me] = ex.step[me];
 	if (++ex.steps > (ex.scenario->steps_max ? ex.scenario->steps_max : 20000)) {
 		ex.livelock = true;
-		ex.inside = false;
+		mrs_explore_inside = false;
 		note_segment(me, ex.step[me], false);
 		enter(NOBODY);
 	}
@@ -271,7 +272,10 @@ static void reach_point(const volatile void *address, bool yields)
 
 void mrs_explore_point(const volatile void *address)
 {
-	reach_point(address, false);
+	const char *constant = ex.scenario->constant;
+
+	if ((uintptr_t)address - (uintptr_t)constant >= ex.scenario->constant_bytes)
+		reach_point(address, false);
 }
 
 void mrs_explore_yield(void)
@@ -311,7 +315,7 @@ static void run_once(void)
 	ex.livelock = false;
 	ex.current = NOBODY;
 	decide(0, NULL, false);
-	ex.inside = false;
+	mrs_explore_inside = false;
 	result->schedules++;
 	result->deaths += ex.deaths > 0;
 	if (ex.livelock)

@@ -59,7 +59,10 @@ struct mrs_explore {
 	unsigned mortals;	/* bit mask of the threads that may die; default all */
 	uint64_t schedules_max; /* 2,000,000; reaching it is printed and sets truncated */
 	unsigned steps_max;	/* 20,000 verbs in one schedule: more is a livelock */
-	bool quiet;		/* print no line when all is well (truncation is always printed) */
+	/* Verbs on this memory are no points: for words that never change during the walk. */
+	const void *constant;
+	uint64_t constant_bytes;
+	bool quiet; /* print no line when all is well (truncation is always printed) */
 };
 
 enum mrs_explore_verdict {
@@ -93,6 +96,7 @@ bool mrs_explore_is_dead(unsigned thread);
 unsigned mrs_explore_self(void);
 
 /* The hooks of core/base/atomic.h. Outside a walk, and in setup() and check(), they do nothing. */
+extern bool mrs_explore_inside;
 void mrs_explore_point(const volatile void *address);
 void mrs_explore_yield(void);
 
