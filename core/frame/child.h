@@ -8,12 +8,13 @@
  *  |  zero    | owner      |resvd|absent|dirty|fill|huge|  used   |
  *  +----------+------------+-----+------+-----+----+----+---------+
  *
- * Z is the number of zero bits of the row, F the owner's private count of free frames (0 if not
- * reserved), C what callers have counted but not yet done (claims before their bit, puts after it):
+ * Z is the number of zero bits of the row, F what locals count as free of it by themselves (the
+ * owner, and pockets: see local.h), C what callers have counted but not yet done (claims before
+ * their bit):
  *
  *      Z = 512 - used + F + C          for every child that is not FILLED
  *
- * so that, when nobody runs, used is the number of allocated frames, plus F if reserved. The owner
+ * so that, when nobody runs, used is the number of allocated frames plus F. The owner
  * takes all that is free at the moment of reserving (used becomes 512) and counts it down alone;
  * what others give back lowers used, what others steal from the owner raises it above 512.
  *
@@ -82,14 +83,12 @@ static inline bool child_partial(struct child v)
 /* What may stand in an entry when nobody runs. */
 static inline bool child_valid(struct child v)
 {
-	unsigned limit = child_is(v, CHILD_RESERVED) ? 2 * CHILD_FRAMES : CHILD_FRAMES;
-
 	if (v.raw & ~(CHILD_OWNER | CHILD_RESERVED | CHILD_ABSENT | CHILD_DIRTY | CHILD_FILLED |
 		      CHILD_HUGE | CHILD_USED))
 		return false;
 	if (!child_is(v, CHILD_RESERVED) && child_owner(v))
 		return false;
-	if (child_used(v) > limit)
+	if (child_used(v) > CHILD_USED_MAX)
 		return false;
 	if (child_is(v, CHILD_FILLED))
 		return !(v.raw & (CHILD_USED | CHILD_HUGE | CHILD_ABSENT | CHILD_RESERVED));

@@ -20,6 +20,7 @@ bool mrs_frames_child_unfill(const struct morsel_frames *f, struct mrs_frames_lo
 			     uint32_t child)
 {
 	struct child seen;
+	unsigned freed;
 
 	claiming(l, 1);
 	if (!child_apply(f, child, child_unfill_begin, 0, &seen)) {
@@ -27,10 +28,11 @@ bool mrs_frames_child_unfill(const struct morsel_frames *f, struct mrs_frames_lo
 		return !child_is(seen, CHILD_FILLED);
 	}
 	MRS_PROBE("frame.unfill.row");
-	row_fill(row_of(f, child), 0);
+	/* 512, but for what a wrong put has cleared in the same instant and counts itself. */
+	freed = row_empty(row_of(f, child));
 	MRS_PROBE("frame.unfill.end");
 	child_apply(f, child, child_unfill_end, 0, NULL);
-	child_apply(f, child, child_give, CHILD_FRAMES, NULL);
+	child_apply(f, child, child_give, freed, NULL);
 	epoch_bump(&l->epoch);
 	claiming(l, 0);
 	return true;
@@ -39,6 +41,7 @@ bool mrs_frames_child_unfill(const struct morsel_frames *f, struct mrs_frames_lo
 bool mrs_frames_own_reserve(const struct get *g, struct own *own, uint32_t child)
 {
 	struct child seen;
+	uint32_t free;
 
 	/* Named before it is taken, so that repair finds it. */
 	mrs_store_relaxed32(&own->free, 0);
@@ -50,12 +53,14 @@ bool mrs_frames_own_reserve(const struct get *g, struct own *own, uint32_t child
 		return false;
 	}
 	MRS_PROBE("frame.reserve.taken");
+	free = CHILD_FRAMES - child_used(seen);
 	if (child_is(seen, CHILD_FILLED)) {
-		row_fill(row_of(g->f, child), 0);
+		free = row_empty(row_of(g->f, child));
 		child_apply(g->f, child, child_unfill_end, 0, NULL);
 	}
-	own->start = 0;
-	mrs_store_relaxed32(&own->free, CHILD_FRAMES - child_used(seen));
+	own->word = 0;
+	own->cache = 0;
+	mrs_store_relaxed32(&own->free, free);
 	return true;
 }
 
@@ -70,7 +75,22 @@ void mrs_frames_own_release(const struct morsel_frames *f, unsigned local, struc
 		MRS_PROBE("frame.release.entry");
 	}
 	own->child = 0;
+	own->cache = 0;
 	mrs_store_relaxed32(&own->free, 0);
+}
+
+void mrs_frames_pocket_empty(const struct morsel_frames *f, struct mrs_frames_local *l)
+{
+	struct own *pocket = &l->own[OWN_POCKET];
+	uint32_t child = own_child(f, pocket), free = mrs_load_relaxed32(&pocket->free);
+
+	/* Forgotten first: who dies here leaves too much counted as used, never too little. */
+	mrs_store_relaxed32(&pocket->free, 0);
+	pocket->cache = 0;
+	MRS_PROBE("frame.pocket.empty");
+	if (free && child != UINT32_MAX)
+		child_apply(f, child, child_give, free, NULL);
+	pocket->child = 0;
 }
 
 bool mrs_frames_own_sync(const struct morsel_frames *f, unsigned local, struct own *own)
@@ -137,7 +157,7 @@ uint64_t mrs_frames_own_get(const struct get *g, struct own *own)
 	uint32_t child = own_child(g->f, own), free = mrs_load_relaxed32(&own->free);
 	uint32_t frames = 1u << g->order;
 	struct row_search search = {.order = g->order,
-				    .start = own->start % CHILD_FRAMES,
+				    .start = own->word % ROW_WORDS * 64,
 				    .pending = &g->l->pending,
 				    .epoch = &g->l->epoch};
 	int at;
@@ -151,14 +171,14 @@ uint64_t mrs_frames_own_get(const struct get *g, struct own *own)
 	at = mrs_frames_row_get(row_of(g->f, child), &search);
 	if (at < 0)
 		mrs_store_relaxed32(&own->free, free);
-	else
-		own->start = (unsigned)at;
+	own->cache = 0;
 	if (g->order > 6)
 		claiming(g->l, 0);
 	return at < 0 ? MORSEL_FRAMES_NONE : search.base + (unsigned)at;
 }
 
-/* Takes all bits of a child that somebody has reserved, and makes it huge under the reservation. */
+/* Takes all bits of a free child that locals count as theirs, and makes it huge under their counts.
+ */
 static bool steal_huge(const struct morsel_frames *f, uint32_t child)
 {
 	uint64_t *row = row_of(f, child);
@@ -187,8 +207,7 @@ bool mrs_frames_child_get_huge(const struct morsel_frames *f, uint32_t child, bo
 		}
 		return true;
 	}
-	return steal && child_is(seen, CHILD_RESERVED) && !child_is(seen, CHILD_HUGE) &&
-	       steal_huge(f, child);
+	return steal && steal_huge(f, child);
 }
 
 void mrs_frames_child_put_huge(const struct morsel_frames *f, uint32_t child, uint32_t dirty)
@@ -197,7 +216,7 @@ void mrs_frames_child_put_huge(const struct morsel_frames *f, uint32_t child, ui
 
 	if (child_apply(f, child, child_put_huge, dirty, NULL))
 		return;
-	/* Reserved by somebody from whom it was stolen: back the way it came. */
+	/* Others count frames of it, from whom it was stolen: back the way it came. */
 	if (dirty)
 		child_apply(f, child, child_mark_dirty, 0, NULL);
 	child_apply(f, child, child_split, 0, NULL);
@@ -217,4 +236,26 @@ void mrs_frames_tree_claimed(const struct morsel_frames *f, uint32_t tree, unsig
 		if (!tree_set_kind(&t, cls + 1))
 			return;
 	} while (!mrs_cas(&f->trees[tree], &seen, t.raw));
+}
+
+uint32_t mrs_frames_owner_free(const struct morsel_frames *f, uint32_t child, struct child v)
+{
+	unsigned owner = child_owner(v);
+
+	if (!child_is(v, CHILD_RESERVED) || !local_in_range(f, owner))
+		return 0;
+	for (unsigned i = 0; i < OWN_POCKET; i++)
+		if (own_holds(&f->locals[owner].own[i], child))
+			return own_free(&f->locals[owner].own[i]);
+	return 0;
+}
+
+uint32_t mrs_frames_pockets_free(const struct morsel_frames *f, uint32_t child)
+{
+	uint32_t end = locals_end(f), sum = 0;
+
+	for (uint32_t i = 0; i < end; i++)
+		if (own_holds(&f->locals[i].own[OWN_POCKET], child))
+			sum += own_free(&f->locals[i].own[OWN_POCKET]);
+	return sum;
 }

@@ -2,7 +2,8 @@
  * Children under concurrency: the only file that turns the steps of child.h into compare-and-swap
  * loops, keeps the trees' counters in step, and knows where things lie in the metadata.
  *
- *   head | locals (+ one for online/offline) | trees | ... page ... children | ... page ... rows
+ *   head | locals (+ one for online/offline) | map of partial trees | trees | ... page ... children
+ * | ... page ... rows
  *
  * Nothing read from the metadata is used as an index before it is checked against the handle.
  */
@@ -113,6 +114,19 @@ static inline uint32_t tree_children_end(const struct morsel_frames *f, uint32_t
 }
 
 /*
+ * The map of trees that may have partly used children, so that a search need not load every tree. A
+ * bit is set after the tree's counter rose, and cleared by a searcher that sees none, who looks
+ * again afterwards. Only guides.
+ */
+static inline void partial_seen(const struct morsel_frames *f, uint32_t tree)
+{
+	uint64_t *word = &f->partial_map[tree / 64], bit = (uint64_t)1 << tree % 64;
+
+	if (!(mrs_load_relaxed(word) & bit))
+		mrs_fetch_or(word, bit);
+}
+
+/*
  * Applies a step. False: the step said no to what it last saw, which is then in *seen. The tree
  * follows one instruction later; who dies between the two leaves it to repair.
  */
@@ -134,6 +148,8 @@ child_apply(const struct morsel_frames *f, uint32_t child,
 	if (delta) {
 		MRS_PROBE("frame.child.tree");
 		mrs_fetch_add(&f->trees[child / TREE_CHILDREN], delta);
+		if (child_partial(to))
+			partial_seen(f, child / TREE_CHILDREN);
 	}
 	return true;
 }
@@ -192,6 +208,13 @@ static inline uint32_t own_child(const struct morsel_frames *f, const struct own
 	return child < child_count(f) ? child : UINT32_MAX;
 }
 
+static inline uint32_t own_free(const struct own *own)
+{
+	uint32_t free = mrs_load_relaxed32(&own->free);
+
+	return free < CHILD_FRAMES ? free : CHILD_FRAMES;
+}
+
 /* claim.c: what more than one of get, put and search needs. */
 
 /* Makes the row of a free FILLED child zero. True if the child is no longer FILLED. */
@@ -203,6 +226,15 @@ bool mrs_frames_own_reserve(const struct get *g, struct own *own, uint32_t child
 
 /* Gives the reservation back; own holds nothing afterwards. */
 void mrs_frames_own_release(const struct morsel_frames *f, unsigned local, struct own *own);
+
+/* What the owner counts of a child; 0 if the entry names no owner that names the child. */
+uint32_t mrs_frames_owner_free(const struct morsel_frames *f, uint32_t child, struct child v);
+
+/* What is in pockets of this child. Looks at every local. */
+uint32_t mrs_frames_pockets_free(const struct morsel_frames *f, uint32_t child);
+
+/* Gives what is in the pocket back to the entry of its child. */
+void mrs_frames_pocket_empty(const struct morsel_frames *f, struct mrs_frames_local *l);
 
 /* Settles with the others; true if the count changed. */
 bool mrs_frames_own_sync(const struct morsel_frames *f, unsigned local, struct own *own);

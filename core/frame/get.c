@@ -23,36 +23,90 @@ static void get_end(const struct morsel_frames *f, struct mrs_frames_local *l, u
 	local_leave(f, l);
 }
 
-/* One frame from the reservation, or MORSEL_FRAMES_NONE. */
+/* Finds a word of the row with free bits for the cache. */
+static bool cache_fill(struct own *own, const uint64_t *row)
+{
+	for (unsigned i = 0; i < ROW_WORDS; i++) {
+		unsigned word = (own->word + i) % ROW_WORDS;
+		uint64_t free = ~mrs_load_relaxed(&row[word]);
+
+		if (free) {
+			own->word = word;
+			own->cache = free;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* One frame out of what the local counts itself, or MORSEL_FRAMES_NONE. */
 static inline uint64_t get_fast(const struct morsel_frames *f, struct mrs_frames_local *l,
 				struct own *own)
 {
 	uint32_t free = mrs_load_relaxed32(&own->free), child = own_child(f, own);
-	uint64_t *row, seen;
-	unsigned index = own->start / 64 % ROW_WORDS, bit;
-	uint64_t frame;
+	uint64_t *row, frame, cache, bit;
 
 	if (frames_unlikely(!free || child == UINT32_MAX))
 		return MORSEL_FRAMES_NONE;
 	row = row_of(f, child);
-	seen = mrs_load_relaxed(&row[index]);
-	for (unsigned i = 0; !~seen; seen = mrs_load_relaxed(&row[index])) {
-		if (++i == ROW_WORDS)
-			return MORSEL_FRAMES_NONE;
-		index = (index + 1) % ROW_WORDS;
-	}
-	bit = (unsigned)__builtin_ctzll(~seen);
-	frame = (uint64_t)child * CHILD_FRAMES + index * 64 + bit;
+	if (frames_unlikely(!own->cache && !cache_fill(own, row)))
+		return MORSEL_FRAMES_NONE;
+	cache = own->cache;
+	bit = cache & -cache;
+	row += own->word % ROW_WORDS;
+	frame = (uint64_t)child * CHILD_FRAMES + own->word % ROW_WORDS * 64 +
+		(unsigned)__builtin_ctzll(cache);
+	own->cache = cache ^ bit;
 	pending_store(&l->pending, pending_get(frame, 0));
 	mrs_store_relaxed32(&own->free, free - 1);
 	MRS_PROBE("frame.get.fast");
 	/* A thief may have been faster: then the search sorts it out. */
-	if (frames_unlikely(mrs_fetch_or(&row[index], (uint64_t)1 << bit) & (uint64_t)1 << bit)) {
+	if (frames_unlikely(mrs_fetch_or(row, bit) & bit)) {
 		mrs_store_relaxed32(&own->free, free);
 		return MORSEL_FRAMES_NONE;
 	}
-	own->start = index * 64;
 	return frame;
+}
+
+/* What was put last, if it is of the class's own kind. */
+static inline uint64_t get_pocket(const struct morsel_frames *f, struct mrs_frames_local *l,
+				  unsigned cls)
+{
+	struct own *pocket = &l->own[OWN_POCKET];
+	uint64_t frame;
+
+	if (f->policy.rank[cls][pocket->kind % (MORSEL_FRAMES_CLASSES + 1)])
+		return MORSEL_FRAMES_NONE;
+	frame = get_fast(f, l, pocket);
+	/* Somebody else has taken its bits, and counted them in the entry. */
+	if (frames_unlikely(frame == MORSEL_FRAMES_NONE))
+		mrs_frames_pocket_empty(f, l);
+	return frame;
+}
+
+/* The next huge frame, if it lies in a tree of the first choice, or MORSEL_FRAMES_NONE. */
+static inline uint64_t get_huge_fast(const struct morsel_frames *f, struct mrs_frames_local *l,
+				     unsigned cls)
+{
+	uint32_t child = l->huge;
+	struct child seen;
+	struct tree t;
+
+	if (child >= child_count(f) || child / TREE_CHILDREN >= trees_end(f))
+		return MORSEL_FRAMES_NONE;
+	t = tree_load(f, child / TREE_CHILDREN);
+	if (!tree_online(t) || f->policy.rank[cls][tree_kind(t)])
+		return MORSEL_FRAMES_NONE;
+	pending_store(&l->pending,
+		      pending_get((uint64_t)child * CHILD_FRAMES, MORSEL_FRAMES_HUGE_ORDER));
+	if (!child_apply(f, child, child_get_huge, 0, &seen))
+		return MORSEL_FRAMES_NONE;
+	if (!child_is(seen, CHILD_FILLED)) {
+		MRS_PROBE("frame.huge.fill");
+		row_fill(row_of(f, child), UINT64_MAX);
+	}
+	l->huge = child + 1;
+	return (uint64_t)child * CHILD_FRAMES;
 }
 
 static uint64_t get_slow(const struct morsel_frames *f, unsigned local, unsigned order,
@@ -82,8 +136,14 @@ int morsel_frames_get(struct morsel_frames *f, unsigned local, unsigned order,
 		return error;
 	l = &f->locals[local];
 	local_enter(f, l);
-	if (frames_likely(order == 0))
-		got = get_fast(f, l, own_of(l, cls));
+	if (frames_likely(order == 0)) {
+		if (l->own[OWN_POCKET].free)
+			got = get_pocket(f, l, cls);
+		if (got == MORSEL_FRAMES_NONE)
+			got = get_fast(f, l, own_of(l, cls));
+	} else if (order == MORSEL_FRAMES_HUGE_ORDER) {
+		got = get_huge_fast(f, l, cls);
+	}
 	if (frames_unlikely(got == MORSEL_FRAMES_NONE))
 		got = get_slow(f, local, order, cls);
 	get_end(f, l, flags, got != MORSEL_FRAMES_NONE);
@@ -247,8 +307,8 @@ static unsigned get_row(const struct morsel_frames *f, struct mrs_frames_local *
 
 		have += got;
 		left -= got;
-		own->start = i * 64;
 	}
+	own->cache = 0;
 	/* What a thief has had: settled when the reservation seems to have frames and has no bits.
 	 */
 	if (left)

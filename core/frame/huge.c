@@ -14,8 +14,7 @@ static bool candidate(const struct morsel_frames *f, uint32_t child, bool steal)
 
 	if (child_whole(v))
 		return true;
-	return steal && child_is(v, CHILD_RESERVED) &&
-	       !child_is(v, CHILD_HUGE | CHILD_ABSENT | CHILD_FILLED) &&
+	return steal && !child_is(v, CHILD_HUGE | CHILD_ABSENT | CHILD_FILLED) &&
 	       mrs_frames_row_all_zeros(row_of(f, child), 0, MORSEL_FRAMES_HUGE_ORDER);
 }
 

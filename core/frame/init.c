@@ -13,6 +13,7 @@ struct layout {
 	uint64_t trees; /* numbers of things */
 	uint64_t children;
 	uint64_t locals_at; /* offsets in bytes */
+	uint64_t map_at;
 	uint64_t trees_at;
 	uint64_t children_at;
 	uint64_t rows_at;
@@ -33,7 +34,8 @@ static bool layout_make(struct layout *o, uint64_t capacity, uint64_t locals)
 	o->capacity = o->children * CHILD_FRAMES;
 	o->trees = (o->children + TREE_CHILDREN - 1) / TREE_CHILDREN;
 	o->locals_at = sizeof(struct mrs_frames_head);
-	o->trees_at = o->locals_at + (locals + 1) * sizeof(struct mrs_frames_local);
+	o->map_at = o->locals_at + (locals + 1) * sizeof(struct mrs_frames_local);
+	o->trees_at = o->map_at + (o->trees + 511) / 512 * 64;
 	o->children_at = page_up(o->trees_at + o->trees * sizeof(uint64_t));
 	o->rows_at = page_up(o->children_at + o->children * sizeof(uint32_t));
 	o->bytes = page_up(o->rows_at + o->children * ROW_WORDS * sizeof(uint64_t));
@@ -85,6 +87,7 @@ static void handle_make(struct morsel_frames *f, void *metadata, const struct la
 	f->head = metadata;
 	f->locals = (struct mrs_frames_local *)(base + o->locals_at);
 	f->trees = (uint64_t *)(base + o->trees_at);
+	f->partial_map = (uint64_t *)(base + o->map_at);
 	f->children = (uint32_t *)(base + o->children_at);
 	f->rows = (uint64_t *)(base + o->rows_at);
 	f->capacity = o->capacity;

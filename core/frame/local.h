@@ -12,18 +12,24 @@
 
 #include <morsel/frame.h>
 
-/* A reserved child. Its free frames are counted here only; see the equation in child.h. */
+/*
+ * Frames of one child that are free and counted here only; see the equation in child.h. The first
+ * two are reservations: the child's entry names this local. The last, the pocket, is what this
+ * local put last, kept back from the entry so that putting a frame and getting one touches neither:
+ * it reserves nothing, others may take the bits, and then the pocket goes back to the entry.
+ */
 struct own {
-	uint32_t child; /* index + 1; 0 is none. Valid only while the child's entry names this local
-			 */
+	uint32_t child; /* index + 1; 0 is none */
 	uint32_t free;	/* 0 to 512 */
-	uint32_t start; /* where in the row to look next, 0 to 511 */
-	uint32_t unused;
+	uint32_t word;	/* the word of the row to which cache belongs, 0 to 7 */
+	uint32_t kind;	/* pocket: kind of its tree */
+	uint64_t cache; /* bits that were free when last seen; a hint of the user's own */
 };
 
 #define OWN_MOVABLE   0u
 #define OWN_IMMOVABLE 1u
-#define OWNS	      2u
+#define OWN_POCKET    2u
+#define OWNS	      3u
 
 struct mrs_frames_local {
 	struct own own[OWNS];
@@ -32,9 +38,8 @@ struct mrs_frames_local {
 	uint32_t claiming; /* 1 while frames may look taken that will be given back */
 	uint32_t busy;	   /* a caller is inside; only in builds with checks */
 	uint32_t tree;	   /* index + 1 of the tree that was good last time, 0: none yet */
-	uint32_t hint;	   /* index + 1 of the child of the last put */
 	uint32_t huge;	   /* child at which the next huge frame is looked for */
-	uint32_t unused[15];
+	uint32_t unused[6];
 	uint64_t mask[ROW_WORDS]; /* of a pending record that is PENDING_MASKED */
 	uint64_t reserve[8];
 };

@@ -8,7 +8,8 @@
  */
 #include "frame/claim.h"
 
-static int put_check(const struct morsel_frames *f, unsigned local, uint64_t frame, unsigned order)
+static inline int put_check(const struct morsel_frames *f, unsigned local, uint64_t frame,
+			    unsigned order)
 {
 	uint64_t frames = (uint64_t)1 << (order & 63);
 
@@ -38,27 +39,40 @@ static int put_open(const struct morsel_frames *f, uint32_t child, struct child 
 	return 0;
 }
 
-/* Counts freed frames of child: in the reservation if it is ours, or in the entry. */
-static bool put_count(const struct morsel_frames *f, unsigned local, uint32_t child, struct child v,
-		      unsigned freed)
+/* freed frames of child, of which mask are in word, go to what this local counts itself. */
+static inline bool own_give(struct own *own, uint32_t child, unsigned freed, unsigned word,
+			    uint64_t mask)
 {
-	struct mrs_frames_local *l = &f->locals[local];
+	uint32_t free = mrs_load_relaxed32(&own->free);
 
-	for (unsigned i = 0; i < OWNS; i++) {
-		struct own *own = &l->own[i];
+	/* More than a child has: what was stolen is not settled yet. */
+	if (!own_holds(own, child) || free + freed > CHILD_FRAMES)
+		return false;
+	mrs_store_relaxed32(&own->free, free + freed);
+	if (own->word == word)
+		own->cache |= mask;
+	return true;
+}
 
-		uint32_t free = mrs_load_relaxed32(&own->free);
+/* Counts what was freed: in a reservation if the child is ours, else in the pocket. */
+static inline void put_count(const struct morsel_frames *f, struct mrs_frames_local *l,
+			     uint64_t frame, unsigned freed, uint64_t mask)
+{
+	uint32_t child = (uint32_t)(frame / CHILD_FRAMES);
+	unsigned word = frame % CHILD_FRAMES / 64;
+	struct own *pocket = &l->own[OWN_POCKET];
 
-		/* More than a child has: what was stolen is not settled yet. Then the entry counts.
-		 */
-		if (own_holds(own, child) && child_owned_by(v, local) &&
-		    free + freed <= CHILD_FRAMES) {
-			mrs_store_relaxed32(&own->free, free + freed);
-			return true;
-		}
-	}
-	l->hint = child + 1;
-	return child_apply(f, child, child_give, freed, NULL);
+	for (unsigned i = 0; i < OWNS; i++)
+		if (own_give(&l->own[i], child, freed, word, mask))
+			return;
+	if (pocket->free)
+		mrs_frames_pocket_empty(f, l);
+	pocket->child = child + 1;
+	pocket->word = word;
+	pocket->cache = mask;
+	pocket->kind = tree_kind(tree_load(f, child / TREE_CHILDREN));
+	mrs_compiler_barrier();
+	mrs_store_relaxed32(&pocket->free, freed);
 }
 
 /* Sets bits again that were cleared in a child that turned out to be free. */
@@ -93,11 +107,34 @@ static int put_bits(const struct morsel_frames *f, unsigned local, uint64_t fram
 	if (frames_unlikely(!freed))
 		return -FRAMES_ENOENT;
 	MRS_PROBE("frame.put.count");
-	if (frames_unlikely(!put_count(f, local, child, v, freed))) {
+	if (frames_unlikely(child_is(child_load(f, child), CHILD_FILLED))) {
 		put_restore(row, at, order);
 		return -FRAMES_ENOENT;
 	}
+	put_count(f, &f->locals[local], frame, freed, order > 6 ? 0 : word_mask(order) << at % 64);
 	return 0;
+}
+
+/* Order 0 and nothing unusual about the child; false: put_bits() decides. */
+static inline bool put_fast(const struct morsel_frames *f, struct mrs_frames_local *l,
+			    uint64_t frame, unsigned flags)
+{
+	uint32_t child = (uint32_t)(frame / CHILD_FRAMES);
+	uint64_t *word = &f->rows[frame / 64], bit = (uint64_t)1 << frame % 64;
+	struct child v = child_load(f, child);
+
+	if (frames_unlikely(child_is(v, CHILD_HUGE | CHILD_FILLED | CHILD_ABSENT) ||
+			    (!child_is(v, CHILD_DIRTY) && !(flags & MORSEL_FRAMES_PUT_ZERO))))
+		return false;
+	MRS_PROBE("frame.put.fast");
+	if (frames_unlikely(!(mrs_fetch_and(word, ~bit) & bit)))
+		return false;
+	if (frames_unlikely(child_is(child_load(f, child), CHILD_FILLED))) {
+		mrs_fetch_or(word, bit);
+		return false;
+	}
+	put_count(f, l, frame, 1, bit);
+	return true;
 }
 
 static int put_child(const struct morsel_frames *f, unsigned local, uint32_t child, unsigned flags)
@@ -162,7 +199,9 @@ int morsel_frames_put(struct morsel_frames *f, unsigned local, uint64_t frame, u
 	local_enter(f, l);
 	local_seen(f, local);
 	pending_store(&l->pending, pending_put(frame, order));
-	if (frames_likely(order < MORSEL_FRAMES_HUGE_ORDER))
+	if (frames_likely(order == 0 && put_fast(f, l, frame, flags)))
+		error = 0;
+	else if (frames_likely(order < MORSEL_FRAMES_HUGE_ORDER))
 		error = put_bits(f, local, frame, order, flags);
 	else if (order == MORSEL_FRAMES_HUGE_ORDER)
 		error = put_child(f, local, (uint32_t)(frame / CHILD_FRAMES), flags);
@@ -208,10 +247,11 @@ static int put_word(const struct morsel_frames *f, unsigned local, uint64_t fram
 			return -FRAMES_ENOENT;
 	} while (!mrs_cas(word, &seen, seen & ~mask));
 	MRS_PROBE("frame.put_many.count");
-	if (!put_count(f, local, child, v, word_count(mask))) {
+	if (child_is(child_load(f, child), CHILD_FILLED)) {
 		mrs_fetch_or(word, mask);
 		return -FRAMES_ENOENT;
 	}
+	put_count(f, &f->locals[local], frame, word_count(mask), mask);
 	return 0;
 }
 

@@ -98,36 +98,25 @@ void morsel_frames_settle(struct morsel_frames *f, unsigned local)
 
 /* ---- Recounting; nobody else runs ------------------------------------------------------------ */
 
-/* The owner's count, if the entry's owner names the child too; otherwise the reservation is void.
- */
-static bool owner_count(const struct morsel_frames *f, uint32_t child, struct child v,
-			uint32_t *own)
+/* Does the entry's owner name the child, too? Otherwise the reservation is void. */
+static bool owner_agrees(const struct morsel_frames *f, uint32_t child, struct child v)
 {
 	unsigned owner = child_owner(v);
 
-	if (!child_is(v, CHILD_RESERVED) || !local_in_range(f, owner))
-		return false;
-	for (unsigned i = 0; i < OWNS; i++) {
-		const struct own *o = &f->locals[owner].own[i];
-
-		if (own_holds(o, child)) {
-			*own = mrs_load_relaxed32(&o->free) & 0xffff;
-			*own = *own < CHILD_FRAMES ? *own : CHILD_FRAMES;
-			return true;
-		}
-	}
-	return false;
+	return child_is(v, CHILD_RESERVED) && local_in_range(f, owner) &&
+	       (own_holds(&f->locals[owner].own[OWN_MOVABLE], child) ||
+		own_holds(&f->locals[owner].own[OWN_IMMOVABLE], child));
 }
 
 static void child_recount(const struct morsel_frames *f, uint32_t child)
 {
 	uint64_t *row = row_of(f, child);
 	struct child v = child_load(f, child);
-	uint32_t own = 0, flags = v.raw & CHILD_DIRTY;
+	uint32_t used, flags = v.raw & CHILD_DIRTY;
 
 	if (child_is(v, CHILD_ABSENT))
 		return;
-	if (owner_count(f, child, v, &own))
+	if (owner_agrees(f, child, v))
 		flags |= v.raw & (CHILD_RESERVED | CHILD_OWNER);
 	if (child_is(v, CHILD_FILLED)) {
 		if (child_whole(v))
@@ -140,7 +129,11 @@ static void child_recount(const struct morsel_frames *f, uint32_t child)
 		row_fill(row, UINT64_MAX);
 		flags |= CHILD_HUGE;
 	}
-	mrs_store_release32(&f->children[child], flags | (mrs_frames_row_count(row) + own));
+	v.raw = flags;
+	used = mrs_frames_row_count(row) + mrs_frames_owner_free(f, child, v) +
+	       mrs_frames_pockets_free(f, child);
+	child_set_used(&v, used < CHILD_USED_MAX ? used : CHILD_USED_MAX);
+	mrs_store_release32(&f->children[child], v.raw);
 }
 
 static void tree_recount(const struct morsel_frames *f, uint32_t tree)
@@ -240,8 +233,15 @@ static void own_repair(struct repair *p, unsigned local, struct own *own)
 
 	if (child == UINT32_MAX || !tree_is_online(p->f, child))
 		return;
-	child_recount(p->f, child);
-	mrs_frames_own_release(p->f, local, own);
+	if (own == &p->f->locals[local].own[OWN_POCKET]) {
+		/* Counted in the entry from here on, by the recount. */
+		mrs_store_relaxed32(&own->free, 0);
+		own->child = 0;
+		child_recount(p->f, child);
+	} else {
+		child_recount(p->f, child);
+		mrs_frames_own_release(p->f, local, own);
+	}
 	tree_recount(p->f, child / TREE_CHILDREN);
 }
 
@@ -303,7 +303,8 @@ int morsel_frames_return_local(struct morsel_frames *f, unsigned local)
 	l = &f->locals[local];
 	if (pending_load(&l->pending))
 		return -FRAMES_EBUSY;
-	for (unsigned i = 0; i < OWNS; i++)
+	mrs_frames_pocket_empty(f, l);
+	for (unsigned i = 0; i < OWN_POCKET; i++)
 		mrs_frames_own_release(f, local, &l->own[i]);
 	return 0;
 }
@@ -318,7 +319,6 @@ static void local_clear(struct mrs_frames_local *l)
 	l->claiming = 0;
 	l->busy = 0;
 	l->tree = 0;
-	l->hint = 0;
 	l->huge = 0;
 }
 

@@ -93,6 +93,16 @@ unsigned mrs_frames_row_put(uint64_t *row, unsigned at, unsigned order);
 /* How many bits are set. */
 unsigned mrs_frames_row_count(const uint64_t *row);
 
+/* Clears all bits; returns how many were set. */
+static inline unsigned row_empty(uint64_t *row)
+{
+	unsigned ones = 0;
+
+	for (unsigned i = 0; i < ROW_WORDS; i++)
+		ones += word_count(mrs_swap(&row[i], 0));
+	return ones;
+}
+
 /* Plain stores, for who has the row to itself. */
 static inline void row_fill(uint64_t *row, uint64_t word)
 {

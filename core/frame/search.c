@@ -1,7 +1,6 @@
 /*
- * Where a get looks when its reservation cannot serve it: what was put last, then partly used
- * children before whole ones, in the trees of its own kind before others, and at the end
- * everywhere.
+ * Where a get looks when its reservation cannot serve it: partly used children before whole ones,
+ * in the trees of its own kind before others, and at the end everywhere.
  *
  * Why a failure is true (no false out-of-memory):
  *
@@ -32,6 +31,17 @@ static uint64_t epochs_sum(const struct morsel_frames *f)
 	for (uint32_t i = 0; i < end; i++)
 		sum += mrs_load_acquire(&f->locals[i].epoch);
 	return sum;
+}
+
+/* Does a local keep frames in its pocket, out of sight of the entries? */
+static bool pockets_full(const struct morsel_frames *f)
+{
+	uint32_t end = locals_end(f);
+
+	for (uint32_t i = 0; i < end; i++)
+		if (mrs_load_acquire32(&f->locals[i].own[OWN_POCKET].free))
+			return true;
+	return false;
 }
 
 static bool claims_up(const struct get *g)
@@ -121,57 +131,115 @@ static uint64_t tree_wholes(const struct get *g, uint32_t tree, unsigned kind)
 	return MORSEL_FRAMES_NONE;
 }
 
-/* All trees of one rank, by their counters. */
-static uint64_t pass(const struct get *g, unsigned rank, bool whole, unsigned *budget)
-{
-	uint32_t count = trees_end(g->f);
+/* What one walk over the trees does: rank is wanted now, next is the best that it saw beyond. */
+struct walk {
+	unsigned rank;
+	unsigned next;
+	unsigned budget;
+};
 
-	for (uint32_t i = 0; i < count; i++) {
-		uint32_t tree = g->tree + i < count ? g->tree + i : g->tree + i - count;
+/* Is this tree to be tried now? */
+static bool walk_wants(const struct get *g, struct walk *w, uint32_t tree, struct tree t)
+{
+	unsigned rank = rank_of(g, t);
+
+	if (!tree_online(t) || !tree_in_range(g, tree))
+		return false;
+	if (rank > w->rank && rank < w->next)
+		w->next = rank;
+	return rank == w->rank;
+}
+
+static uint64_t walk_wholes(const struct get *g, struct walk *w)
+{
+	uint32_t count = trees_end(g->f), tree = g->tree;
+
+	for (uint32_t i = 0; i < count; i++, tree = tree + 1 < count ? tree + 1 : 0) {
 		struct tree t = tree_load(g->f, tree);
 		uint64_t frame;
 
-		if ((whole ? tree_whole(t) : tree_partial(t)) <= 0 || !tree_online(t) ||
-		    rank_of(g, t) != rank || !tree_in_range(g, tree))
+		if (tree_whole(t) <= 0 || !walk_wants(g, w, tree, t))
 			continue;
-		frame = whole ? tree_wholes(g, tree, tree_kind(t)) : tree_partials(g, tree, budget);
+		frame = tree_wholes(g, tree, tree_kind(t));
 		if (frame != MORSEL_FRAMES_NONE)
 			return frame;
 	}
 	return MORSEL_FRAMES_NONE;
 }
 
+/* Nothing partly used is left in this tree: says so in the map, unless that has changed meanwhile.
+ */
+static void partial_gone(const struct get *g, uint32_t tree)
+{
+	mrs_fetch_and(&g->f->partial_map[tree / 64], ~((uint64_t)1 << tree % 64));
+	if (tree_partial(tree_load(g->f, tree)) > 0)
+		partial_seen(g->f, tree);
+}
+
+static uint64_t word_partials(const struct get *g, struct walk *w, uint32_t word, uint64_t bits)
+{
+	uint32_t count = trees_end(g->f);
+
+	for (; bits && w->budget; bits &= bits - 1) {
+		uint32_t tree = word * 64 + (unsigned)__builtin_ctzll(bits);
+		uint64_t frame;
+		struct tree t;
+
+		if (tree >= count)
+			break;
+		t = tree_load(g->f, tree);
+		if (tree_partial(t) <= 0) {
+			partial_gone(g, tree);
+			continue;
+		}
+		if (!walk_wants(g, w, tree, t))
+			continue;
+		frame = tree_partials(g, tree, &w->budget);
+		if (frame != MORSEL_FRAMES_NONE)
+			return frame;
+	}
+	return MORSEL_FRAMES_NONE;
+}
+
+/* By the map, from g->tree on and round. */
+static uint64_t walk_partials(const struct get *g, struct walk *w)
+{
+	uint32_t words = (trees_end(g->f) + 63) / 64, first = g->tree / 64;
+	uint64_t low = ((uint64_t)1 << g->tree % 64) - 1;
+
+	for (uint32_t i = 0; i <= words && words; i++) {
+		uint32_t word = (first + i) % words;
+		uint64_t bits = mrs_load_relaxed(&g->f->partial_map[word]), frame;
+
+		/* The first word is met twice: its upper part first, its lower part last. */
+		if (i == 0)
+			bits &= ~low;
+		else if (i == words)
+			bits &= low;
+		frame = bits ? word_partials(g, w, word, bits) : MORSEL_FRAMES_NONE;
+		if (frame != MORSEL_FRAMES_NONE)
+			return frame;
+	}
+	return MORSEL_FRAMES_NONE;
+}
+
+/* Rank by rank: partly used before whole. A rank that no walk has seen is not walked. */
 static uint64_t ranked(const struct get *g)
 {
-	unsigned budget = ROWS_BUDGET;
+	struct walk w = {.rank = 0, .budget = ROWS_BUDGET};
 
-	for (unsigned rank = 0; rank < MORSEL_FRAMES_RANKS; rank++) {
-		uint64_t frame = pass(g, rank, false, &budget);
+	while (w.rank < MORSEL_FRAMES_RANKS) {
+		uint64_t frame;
 
+		w.next = MORSEL_FRAMES_RANKS;
+		frame = walk_partials(g, &w);
 		if (frame == MORSEL_FRAMES_NONE)
-			frame = pass(g, rank, true, &budget);
+			frame = walk_wholes(g, &w);
 		if (frame != MORSEL_FRAMES_NONE)
 			return frame;
+		w.rank = w.next;
 	}
 	return MORSEL_FRAMES_NONE;
-}
-
-/* The child of the last put, if it is one that this get would choose. */
-static uint64_t hinted(const struct get *g)
-{
-	uint32_t child = g->l->hint - 1;
-	struct child v;
-	struct tree t;
-
-	g->l->hint = 0;
-	if (child >= child_count(g->f))
-		return MORSEL_FRAMES_NONE;
-	t = tree_load(g->f, child / TREE_CHILDREN);
-	v = child_load(g->f, child);
-	if (!child_partial(v) || !tree_online(t) || rank_of(g, t) ||
-	    child_used(v) + (1u << g->order) > CHILD_FRAMES)
-		return MORSEL_FRAMES_NONE;
-	return take_partial(g, child, v);
 }
 
 /* One look over everything that the get may have. every: also where counters say nothing is left.
@@ -219,7 +287,7 @@ static uint64_t everywhere(struct get *g)
 			return frame;
 		if (claims_up(g))
 			waited += epochs_sum(g->f) == epochs;
-		else if (epochs_sum(g->f) == epochs)
+		else if (epochs_sum(g->f) == epochs && (i > 0 || !pockets_full(g->f)))
 			break;
 		MRS_PROBE("frame.search.again");
 		mrs_spin_hint();
@@ -241,6 +309,8 @@ uint64_t mrs_frames_search(struct get *g)
 	uint64_t frame = MORSEL_FRAMES_NONE;
 
 	local_seen(g->f, g->local);
+	if (g->l->own[OWN_POCKET].free)
+		mrs_frames_pocket_empty(g->f, g->l);
 	if (!g->fixed)
 		g->tree = g->l->tree ? g->l->tree - 1 : first_tree(g->f, g->local);
 	if (g->tree >= trees_end(g->f))
@@ -251,8 +321,6 @@ uint64_t mrs_frames_search(struct get *g)
 	}
 	if (mrs_frames_own_sync(g->f, g->local, own) && !g->fixed)
 		frame = mrs_frames_own_get(g, own);
-	if (frame == MORSEL_FRAMES_NONE && !g->fixed)
-		frame = hinted(g);
 	if (frame == MORSEL_FRAMES_NONE)
 		frame = ranked(g);
 	return frame != MORSEL_FRAMES_NONE ? frame : everywhere(g);

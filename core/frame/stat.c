@@ -4,59 +4,58 @@
  */
 #include "frame/claim.h"
 
-/* What the owner of a reserved child has of it; 0 if the reservation makes no sense. */
-static uint32_t owner_free(const struct morsel_frames *f, uint32_t child, struct child v)
+/* Free frames by the counters but for pockets; below zero if those were stolen from. */
+static int64_t child_counted(struct child v, uint32_t own)
 {
-	unsigned owner = child_owner(v);
-
-	if (!child_is(v, CHILD_RESERVED) || !local_in_range(f, owner))
-		return 0;
-	for (unsigned i = 0; i < OWNS; i++) {
-		const struct own *own = &f->locals[owner].own[i];
-		uint32_t free = mrs_load_relaxed32(&own->free);
-
-		if (own_holds(own, child))
-			return free < CHILD_FRAMES ? free : CHILD_FRAMES;
-	}
-	return 0;
-}
-
-/* Free frames by the counters. */
-static unsigned child_free_counted(const struct morsel_frames *f, uint32_t child, struct child v)
-{
-	unsigned have = CHILD_FRAMES + owner_free(f, child, v), used = child_used(v);
-
-	if (child_is(v, CHILD_FILLED))
-		return CHILD_FRAMES;
-	if (child_is(v, CHILD_HUGE) || used >= have)
-		return 0;
-	return have - used < CHILD_FRAMES ? have - used : CHILD_FRAMES;
+	return child_is(v, CHILD_FILLED) ? CHILD_FRAMES
+					 : (int64_t)CHILD_FRAMES + own - child_used(v);
 }
 
 /* Free frames by the row. */
-static unsigned child_free_bits(const struct morsel_frames *f, uint32_t child, struct child v)
+static int64_t child_bits(const struct morsel_frames *f, uint32_t child, struct child v)
 {
 	if (child_is(v, CHILD_FILLED))
 		return CHILD_FRAMES;
 	return child_is(v, CHILD_HUGE) ? 0 : CHILD_FRAMES - mrs_frames_row_count(row_of(f, child));
 }
 
-static void child_stat(struct morsel_frames_stat *stat, struct child v, unsigned free,
-		       uint32_t owned)
+/* What all pockets hold. */
+static int64_t pockets_sum(const struct morsel_frames *f)
 {
-	stat->online += CHILD_FRAMES;
-	stat->free += free;
-	stat->huge_free += free == CHILD_FRAMES;
-	stat->huge_used += child_is(v, CHILD_HUGE);
-	stat->huge_zero += free == CHILD_FRAMES && !child_is(v, CHILD_DIRTY);
-	stat->reserved += owned < free ? owned : free;
+	uint32_t end = locals_end(f);
+	int64_t sum = 0;
+
+	for (uint32_t i = 0; i < end; i++)
+		sum += own_free(&f->locals[i].own[OWN_POCKET]);
+	return sum;
 }
 
-static void stat_all(const struct morsel_frames *f, struct morsel_frames_stat *stat,
-		     unsigned (*count)(const struct morsel_frames *f, uint32_t child,
-				       struct child v))
+/* pockets: what they may hold of this child, so that the row must say whether it is whole. */
+static int64_t child_stat(const struct morsel_frames *f, uint32_t child, int64_t pockets,
+			  bool exact, struct morsel_frames_stat *stat)
+{
+	struct child v = child_load(f, child);
+	uint32_t own = mrs_frames_owner_free(f, child, v);
+	int64_t counted = child_counted(v, own), free = exact ? child_bits(f, child, v) : counted;
+	bool whole = free >= CHILD_FRAMES;
+
+	if (child_is(v, CHILD_ABSENT))
+		return 0;
+	if (!whole && !child_is(v, CHILD_HUGE) && counted + pockets >= CHILD_FRAMES)
+		whole = mrs_frames_row_all_zeros(row_of(f, child), 0, MORSEL_FRAMES_HUGE_ORDER);
+	stat->online += CHILD_FRAMES;
+	stat->huge_free += whole;
+	stat->huge_used += child_is(v, CHILD_HUGE);
+	stat->huge_zero += whole && !child_is(v, CHILD_DIRTY);
+	if (own && counted > 0)
+		stat->reserved += own < counted ? own : (uint64_t)counted;
+	return free;
+}
+
+static void stat_all(const struct morsel_frames *f, bool exact, struct morsel_frames_stat *stat)
 {
 	struct morsel_frames_stat sum = {.capacity = f->capacity};
+	int64_t pockets = pockets_sum(f), free = exact ? 0 : pockets;
 	uint32_t trees = trees_end(f);
 
 	for (uint32_t t = 0; t < trees; t++) {
@@ -64,24 +63,21 @@ static void stat_all(const struct morsel_frames *f, struct morsel_frames_stat *s
 
 		if (!tree_online(tree_load(f, t)))
 			continue;
-		for (uint32_t c = t * TREE_CHILDREN; c < end; c++) {
-			struct child v = child_load(f, c);
-
-			if (!child_is(v, CHILD_ABSENT))
-				child_stat(&sum, v, count(f, c, v), owner_free(f, c, v));
-		}
+		for (uint32_t c = t * TREE_CHILDREN; c < end; c++)
+			free += child_stat(f, c, pockets, exact, &sum);
 	}
+	sum.free = free > 0 ? (uint64_t)free : 0;
 	*stat = sum;
 }
 
 void morsel_frames_stat_fast(const struct morsel_frames *f, struct morsel_frames_stat *stat)
 {
-	stat_all(f, stat, child_free_counted);
+	stat_all(f, false, stat);
 }
 
 void morsel_frames_stat_exact(const struct morsel_frames *f, struct morsel_frames_stat *stat)
 {
-	stat_all(f, stat, child_free_bits);
+	stat_all(f, true, stat);
 }
 
 static bool range_ok(const struct morsel_frames *f, uint64_t frame, unsigned order)
@@ -135,7 +131,11 @@ bool morsel_frames_is_allocated(const struct morsel_frames *f, uint64_t frame, u
 static const char *child_broken(const struct morsel_frames *f, uint32_t child, struct child v)
 {
 	unsigned zeros = CHILD_FRAMES - mrs_frames_row_count(row_of(f, child));
-	unsigned free = owner_free(f, child, v), used = child_used(v);
+	unsigned free = mrs_frames_owner_free(f, child, v), used = child_used(v);
+
+	/* All locals are looked at only where a pocket is the one explanation left. */
+	if (zeros + used != CHILD_FRAMES + free)
+		free += mrs_frames_pockets_free(f, child);
 
 	if (!child_valid(v))
 		return "a child's entry has fields that contradict each other";
@@ -185,7 +185,8 @@ static const char *local_broken(const struct morsel_frames *f, unsigned local, u
 		*where = (uint64_t)child * CHILD_FRAMES;
 		if (!l->own[i].child)
 			continue;
-		if (child == UINT32_MAX || !child_owned_by(child_load(f, child), local))
+		if (child == UINT32_MAX ||
+		    (i != OWN_POCKET && !child_owned_by(child_load(f, child), local)))
 			return "a local holds a child whose entry says otherwise";
 		if (l->own[i].free > CHILD_FRAMES)
 			return "a local counts more frames than a child has";

@@ -51,6 +51,9 @@ static inline uint64_t tree_flags(struct tree t)
 
 static inline bool tree_online(struct tree t)
 {
+	/* Nothing is borrowed if bit 47 is clear. */
+	if ((t.raw & (TREE_ONLINE | (uint64_t)1 << 47)) == TREE_ONLINE)
+		return true;
 	return tree_flags(t) & TREE_ONLINE;
 }
 

@@ -83,6 +83,7 @@ struct morsel_frames {
 	struct mrs_frames_head *head;
 	struct mrs_frames_local *locals;
 	uint64_t *trees;
+	uint64_t *partial_map;
 	uint32_t *children;
 	uint64_t *rows;
 	uint64_t capacity; /* frames, a multiple of MORSEL_FRAMES_HUGE */
