@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <morsel/morsel.h>
+#include <morsel/view.h>
 
 #define ERROR_TEXT_BYTES 1024
 
@@ -92,17 +92,33 @@ void mrs_log(enum mrs_log_level level, const char *format, ...)
 	log_text(level, text);
 }
 
-int mrs_fail(int code, const char *format, ...)
+static void fail_with(const char *format, va_list args)
 {
 	char text[ERROR_TEXT_BYTES];
-	va_list args;
 
 	/* By way of a second buffer: an argument may be the current error text itself. */
-	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
 	memcpy(error_text, text, sizeof(text));
 	log_text(MRS_LOG_INFO, error_text);
+}
+
+int mrs_fail(int code, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	fail_with(format, args);
+	va_end(args);
+	return code;
+}
+
+int morsel_fail(int code, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	fail_with(format, args);
+	va_end(args);
 	return code;
 }
 
