@@ -1,0 +1,70 @@
+/*
+ * The functions behind the table of commands in main.c, and what the groups share: opening a pool,
+ * describing a morsel.
+ */
+#ifndef TOOLS_MORSEL_COMMANDS_H
+#define TOOLS_MORSEL_COMMANDS_H
+
+#include <morsel/morsel.h>
+
+#include "args.h"
+#include "print.h"
+
+#define array_length(a) (sizeof(a) / sizeof((a)[0]))
+
+/* pool.c */
+int pool_create(const struct command *self, int argc, char **argv);
+int pool_info(const struct command *self, int argc, char **argv);
+int pool_check(const struct command *self, int argc, char **argv);
+int pool_destroy(const struct command *self, int argc, char **argv);
+int pool_grow(const struct command *self, int argc, char **argv);
+int pool_budget(const struct command *self, int argc, char **argv);
+int pool_reap(const struct command *self, int argc, char **argv);
+
+/* object.c */
+int object_create(const struct command *self, int argc, char **argv);
+int object_rm(const struct command *self, int argc, char **argv);
+int object_rename(const struct command *self, int argc, char **argv);
+int object_publish(const struct command *self, int argc, char **argv);
+int object_resize(const struct command *self, int argc, char **argv);
+int object_seal(const struct command *self, int argc, char **argv);
+
+/* show.c */
+int show_list(const struct command *self, int argc, char **argv);
+int show_info(const struct command *self, int argc, char **argv);
+int show_map(const struct command *self, int argc, char **argv);
+
+/* stat.c */
+int stat_show(const struct command *self, int argc, char **argv);
+
+/* model.c */
+int model_import(const struct command *self, int argc, char **argv);
+int model_export(const struct command *self, int argc, char **argv);
+
+/* doctor.c */
+int doctor(const struct command *self, int argc, char **argv);
+
+/* "morsel create: " and the library's words for its last failure (code); returns EXIT_FAILED. */
+int complain_library(const struct command *self, int code);
+
+/* Opens args->pool with flags (enum morsel_pool_flags); EXIT_OK, or EXIT_FAILED after the words. */
+int open_pool(const struct command *self, const struct args *args, uint32_t flags,
+	      struct morsel_pool **pool);
+
+/* Opens the pool and the morsel called name in it. */
+int open_morsel(const struct command *self, const struct args *args, const char *name,
+		struct morsel_pool **pool, struct morsel **morsel);
+
+/* Closes what open_morsel() opened; either may be NULL. */
+void close_morsel(struct morsel *morsel, struct morsel_pool *pool);
+
+const char *pool_kind_name(uint32_t kind);
+
+/* The words of "--pages", in the order of enum morsel_pages. */
+#define PAGES_CHOICES "mixed|4k|2m|1g"
+const char *pages_name(uint32_t pages);
+
+/* The keys that describe a morsel, in list, info and import alike. */
+void json_morsel(struct json *json, const struct morsel_info *info);
+
+#endif

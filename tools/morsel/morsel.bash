@@ -1,0 +1,128 @@
+# bash completion for the morsel command.
+#
+# _morsel_options is the whole knowledge: the options of each command, as --help lists them (a test
+# compares the two). Names of morsels are asked from the pool that the line names.
+
+declare -gA _morsel_options=(
+	["pool create"]="--size --max --budget --kind --mode --group --node --no-huge --pool --help"
+	["pool info"]="--pool --json --bytes --help"
+	["pool check"]="--pool --json --help"
+	["pool destroy"]="--force --pool --help"
+	["pool grow"]="--node --pool --help"
+	["pool budget"]="--pool --help"
+	["pool reap"]="--pool --json --help"
+	["create"]="--lazy --evictable --contiguous --scattered --pages --pool --help"
+	["list"]="--null --pool --json --bytes --help"
+	["info"]="--tensors --pool --json --bytes --help"
+	["map"]="--offset --length --pool --json --bytes --help"
+	["import"]="--name --align --replace --contiguous --evictable --pages --pool --json --bytes --help"
+	["export"]="--pool --help"
+	["rm"]="--force --pool --help"
+	["rename"]="--pool --help"
+	["mv"]="--pool --help"
+	["publish"]="--pool --help"
+	["resize"]="--pool --help"
+	["seal"]="--pool --help"
+	["stat"]="--pool --json --bytes --help"
+	["doctor"]="--json --help"
+	["version"]="--json --help"
+	["help"]="--help"
+)
+
+# Prints the words of the commands that begin with $1 ("" or "pool "), without it.
+_morsel_commands()
+{
+	local name
+
+	for name in "${!_morsel_options[@]}"; do
+		[[ $name == "$1"* ]] || continue
+		name=${name#"$1"}
+		printf '%s\n' "${name%% *}"
+	done
+}
+
+# Sets COMPREPLY to the names of the morsels in pool $1 that begin with $2, quoted for the shell.
+_morsel_names()
+{
+	local name names=()
+
+	mapfile -d '' names < <(morsel list --null --pool "$1" 2>/dev/null)
+	for name in "${names[@]}"; do
+		[[ $name == "$2"* ]] && COMPREPLY+=("$(printf '%q' "$name")")
+	done
+}
+
+_morsel()
+{
+	local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+	local command=${COMP_WORDS[1]} first=2 pool= i
+
+	COMPREPLY=()
+	if ((COMP_CWORD == 1)); then
+		mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "")" -- "$current")
+		return
+	fi
+	if [[ $command == help && $COMP_CWORD -eq 2 ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "")" -- "$current")
+		return
+	fi
+	if [[ $command == pool ]]; then
+		if ((COMP_CWORD == 2)); then
+			mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "pool ") --help" \
+				-- "$current")
+			return
+		fi
+		command="pool ${COMP_WORDS[2]}"
+		first=3
+	fi
+	case $previous in
+	--pages)
+		mapfile -t COMPREPLY < <(compgen -W "mixed 4k 2m 1g" -- "$current")
+		return
+		;;
+	--kind)
+		mapfile -t COMPREPLY < <(compgen -W "auto tmpfs hugetlb file" -- "$current")
+		return
+		;;
+	--group)
+		mapfile -t COMPREPLY < <(compgen -g -- "$current")
+		return
+		;;
+	--pool | -p)
+		mapfile -t COMPREPLY < <(compgen -f -- "$current")
+		return
+		;;
+	--size | --max | --budget | --mode | --node | --offset | --length | --align | \
+		--name | -n)
+		return
+		;;
+	esac
+	if [[ $current == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "${_morsel_options[$command]}" -- "$current")
+		return
+	fi
+	for ((i = first; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		--pool | -p)
+			pool=${COMP_WORDS[i + 1]}
+			i=$((i + 1))
+			;;
+		-*) ;;
+		*)
+			[[ -z $pool && -z ${MORSEL_POOL-} ]] && pool=${COMP_WORDS[i]}
+			;;
+		esac
+	done
+	[[ -z $pool ]] && pool=${MORSEL_POOL-}
+	case $command in
+	info | map | export | rm | rename | mv | publish | resize | seal)
+		[[ -n $pool ]] && _morsel_names "${pool/#\~/$HOME}" "$current"
+		;;
+	esac
+	if [[ ${#COMPREPLY[@]} -eq 0 && $command != help && $command != doctor ]]; then
+		mapfile -t COMPREPLY < <(compgen -f -- "$current")
+		compopt -o filenames 2>/dev/null
+	fi
+}
+
+complete -F _morsel morsel
