@@ -1,0 +1,398 @@
+"""The morsel command from end to end, on pools of its own: what it does, prints and answers."""
+import json
+import os
+import pty
+import random
+import select
+import signal
+import struct
+import subprocess
+import time
+import unittest
+
+import support
+from support import PoolTest
+
+SEED = int(os.environ.get("MORSEL_SEED", "1"))
+
+
+def safetensors(tensors):
+    """A safetensors file of F32 tensors: {name: (shape, bytes)}."""
+    header, data = {}, b""
+    for name, (shape, content) in tensors.items():
+        header[name] = {"dtype": "F32", "shape": shape,
+                        "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def contents(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+class Usage(unittest.TestCase):
+    def refused(self, *args, env=None):
+        code, out, err = support.morsel(*args, env=env)
+        self.assertEqual((code, out), (2, b""), args)
+        self.assertTrue(err, args)
+
+    def test_mistakes(self):
+        for args in ([], ["nonsense"], ["pool"], ["pool", "nonsense"], ["list"], ["list", "--nonsense"],
+                     ["create", "p", "n"], ["create", "p", "n", "12Q"], ["create", "p", "n", "-1"],
+                     ["resize", "p", "n", "1.5"], ["pool", "grow", "p", "x"], ["map", "p"],
+                     ["import", "p", "f", "n", "more"], ["doctor", "more"], ["version", "-x"],
+                     ["pool", "create", "--mode", "999", "p"], ["create", "--pages=3m", "p", "n", "1"],
+                     ["pool", "create", "--group", "no such group", "p"], ["help", "nonsense"],
+                     ["pool", "create", "--kind", "memfd", "p"]):
+            self.refused(*args)
+
+    def test_help_and_version(self):
+        for args in (["--help"], ["-h"], ["help"], ["help", "pool"], ["pool", "--help"], ["version"],
+                     ["--version"], ["-V"]):
+            code, out, err = support.morsel(*args)
+            self.assertEqual((code, err), (0, b""), args)
+            self.assertTrue(out)
+        versions = json.loads(support.morsel("version", "--json")[1])
+        self.assertEqual(sorted(versions), ["command", "library"])
+
+    def test_no_pool(self):
+        code, out, err = support.morsel("list", "/nonexistent/pool")
+        self.assertEqual((code, out), (1, b""))
+        self.assertIn(b"/nonexistent/pool", err)
+
+    def test_full_disk(self):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([support.COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE,
+                                  check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"No space", done.stderr)
+
+
+class Pools(PoolTest):
+    def test_info(self):
+        info = self.json("pool", "info", self.pool)
+        self.assertEqual(sorted(info), sorted(support.man_keys("pool info")))
+        self.assertEqual(info["bytes"], 256 << 20)
+        self.assertEqual((info["path"], info["morsels"]), (self.pool, 0))
+        self.assertEqual(info["slots"], 512)
+        self.assertRegex(info["uuid"], r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+        self.assertEqual(self.ok("pool", "info", self.pool).split(b"\n")[0].split(),
+                         [b"pool", self.pool.encode()])
+
+    def test_three_ways_to_name_the_pool(self):
+        by_operand = self.ok("pool", "info", self.pool)
+        self.assertEqual(self.ok("pool", "info", "-p", self.pool), by_operand)
+        self.assertEqual(self.ok("pool", "info", "--pool=" + self.pool), by_operand)
+        self.assertEqual(self.ok("pool", "info", env={"MORSEL_POOL": self.pool}), by_operand)
+
+    def test_create_twice(self):
+        self.assertIn(self.pool, self.fails(1, "pool", "create", self.pool))
+
+    def test_options_of_create(self):
+        path = os.path.join(self.dir, "other")
+        self.ok("pool", "create", "-s", "128M", "--max", "512M", "--budget", "64M", "--mode", "640",
+                "--no-huge", "--group", str(os.getgid()), path)
+        info = self.json("pool", "info", path)
+        self.assertEqual(info["bytes"], 128 << 20)
+        self.assertEqual(info["bytes_budget"], 64 << 20)
+        self.assertGreaterEqual(info["bytes_max"], 512 << 20)
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o640)
+        self.fails(1, "create", path, "big", "100M")
+        self.ok("pool", "budget", path, "none")
+        self.ok("create", path, "big", "100M")
+        self.assertEqual(self.json("pool", "info", path)["bytes_budget"], 0)
+        self.fails(1, "pool", "budget", path, "1M")
+
+    def test_grow(self):
+        self.ok("pool", "grow", self.pool, "64M")
+        self.assertEqual(self.json("pool", "info", self.pool)["bytes"], 320 << 20)
+        self.fails(1, "pool", "grow", self.pool, "63M")
+        self.assertEqual(self.json("pool", "info", self.pool)["extents"], 2)
+
+    def test_check_and_reap(self):
+        self.assertEqual(self.ok("pool", "check", self.pool), b"clean\n")
+        self.assertEqual(self.json("pool", "check", self.pool), {"findings": [], "clean": True})
+        self.assertEqual(self.json("pool", "reap", self.pool), {"reaped": 0})
+        self.assertEqual(self.ok("pool", "reap", self.pool), b"0 dead processes cleaned up\n")
+
+    def test_destroy(self):
+        self.ok("pool", "destroy", self.pool)
+        self.assertFalse(os.path.exists(self.pool))
+        self.fails(1, "pool", "destroy", self.pool)
+
+    def test_not_a_pool(self):
+        path = self.file("text", b"this is not a pool\n" * 1000)
+        self.fails(1, "pool", "info", path)
+        self.fails(1, "list", path)
+        self.assertEqual(contents(path), b"this is not a pool\n" * 1000)
+
+
+class Morsels(PoolTest):
+    def names(self):
+        return sorted(m["name"] for m in self.json("list", self.pool)["morsels"])
+
+    def test_life(self):
+        self.ok("create", self.pool, "a", "1.5M")
+        self.ok("create", "--lazy", "--evictable", self.pool, "b", "10M")
+        self.ok("create", "-c", "--pages", "2m", self.pool, "c", "4M")
+        self.fails(1, "create", self.pool, "a", "1")
+        listed = {m["name"]: m for m in self.json("list", self.pool)["morsels"]}
+        self.assertEqual(sorted(listed), ["a", "b", "c"])
+        self.assertEqual(listed["a"]["bytes"], 3 << 19)
+        self.assertEqual((listed["b"]["lazy"], listed["b"]["evictable"]), (True, True))
+        self.assertEqual((listed["c"]["pages"], listed["c"]["contiguous"]), ("2m", True))
+        self.ok("rename", self.pool, "a", "d")
+        self.fails(1, "rename", self.pool, "d", "b")
+        self.ok("mv", self.pool, "d", "e")
+        self.ok("publish", self.pool, "c", "e")
+        self.assertEqual(self.names(), ["b", "e"])
+        self.assertEqual(self.json("info", self.pool, "e")["bytes"], 4 << 20)
+        self.ok("resize", self.pool, "e", "8M")
+        self.assertEqual(self.json("info", self.pool, "e")["bytes"], 8 << 20)
+        self.ok("seal", self.pool, "e")
+        self.assertTrue(self.json("info", self.pool, "e")["sealed"])
+        self.fails(1, "resize", self.pool, "e", "1M")
+        self.ok("rm", self.pool, "b", "e")
+        self.fails(1, "rm", self.pool, "b")
+        self.ok("rm", "--force", self.pool, "b")
+        self.assertEqual(self.names(), [])
+        self.assertEqual(self.ok("pool", "check", self.pool), b"clean\n")
+
+    def test_rm_goes_on(self):
+        self.ok("create", self.pool, "there", "4k")
+        self.fails(1, "rm", self.pool, "missing", "there")
+        self.assertEqual(self.names(), [])
+
+    def test_info_keys(self):
+        self.ok("create", self.pool, "a", "4k")
+        info = self.json("info", self.pool, "a")
+        keys = [key for key in support.man_keys("info") if key != "name_hex"]
+        self.assertEqual(sorted(info), sorted(keys))
+        self.assertEqual((info["users"], info["format"], info["tensors"]), (0, "bytes", []))
+        self.assertLess(abs(info["created_ns"] - time.time_ns()), 120 * 10**9)
+        listed = self.json("list", self.pool)["morsels"][0]
+        del info["tensors"]
+        self.assertEqual(listed, info)
+
+    def test_map(self):
+        self.ok("create", self.pool, "a", "5M")
+        self.ok("create", "--lazy", self.pool, "lazy", "1M")
+        runs = self.json("map", self.pool, "a")["runs"]
+        self.assertEqual(sorted(runs[0]), ["allocated", "bytes", "frame", "offset", "order"])
+        end = 0
+        for run in runs:
+            self.assertEqual(run["offset"], end)
+            self.assertTrue(run["allocated"])
+            end += run["bytes"]
+        self.assertEqual(end, 5 << 20)
+        part = self.json("map", "-o", "1M", "-n", "4k", self.pool, "a")["runs"]
+        self.assertEqual([(run["offset"], run["bytes"]) for run in part], [(1 << 20, 4096)])
+        self.assertFalse(any(run["allocated"] for run in self.json("map", self.pool, "lazy")["runs"]))
+        self.assertEqual(self.ok("map", self.pool, "a").split()[:4],
+                         [b"OFFSET", b"SIZE", b"FRAME", b"ORDER"])
+
+    def test_stat(self):
+        self.ok("create", self.pool, "a", "5M")
+        self.ok("create", "-l", self.pool, "b", "7M")
+        stat = self.json("stat", self.pool)
+        self.assertEqual(sorted(stat), sorted(support.man_keys("stat")))
+        self.assertEqual(stat["morsels"]["count"], 2)
+        self.assertEqual(stat["morsels"]["bytes"], 12 << 20)
+        self.assertEqual(stat["morsels"]["lazy"], 1)
+        self.assertGreaterEqual(stat["bytes_resident"], 5 << 20)
+        self.assertLess(stat["bytes_free"], stat["bytes"])
+        self.assertIn(b"number space", self.ok("stat", self.pool))
+
+    def test_full_pool(self):
+        words = self.fails(1, "create", self.pool, "big", "1T")
+        self.assertIn("big", words + "big")
+        self.assertEqual(self.names(), [])
+        self.assertEqual(self.ok("pool", "check", self.pool), b"clean\n")
+
+
+class Names(PoolTest):
+    """Hostile names are shown harmlessly, and come back whole from -0 and JSON."""
+
+    NAMES = [b"plain", b"two words", b"-rf", b"--help", b"\xff\xfe", b"\xc2\x9bred", "caf\u00e9".encode(), b'"quoted"', b"back\\slash", b"x" * 255, b"\xe2\x80\xaeback", b"."]
+
+    def test_all(self):
+        for name in self.NAMES:
+            self.ok("create", "-p", self.pool, "--", name, "4k")
+        raw = self.ok("list", "-0", self.pool)
+        self.assertEqual(sorted(raw.split(b"\0")[:-1]), sorted(self.NAMES))
+        table = self.ok("list", self.pool)
+        self.assertEqual(table.count(b"\n"), len(self.NAMES) + 1)
+        for byte in table.replace(b"\n", b""):
+            self.assertTrue(byte >= 0x20 and byte != 0x7f)
+        table.decode()
+        back = [bytes.fromhex(m["name_hex"]) if "name_hex" in m else m["name"].encode()
+                for m in self.json("list", self.pool)["morsels"]]
+        self.assertEqual(sorted(back), sorted(self.NAMES))
+        for name in self.NAMES:
+            info = json.loads(self.ok("info", "--json", "-p", self.pool, "--", name))
+            self.assertEqual(info["bytes"], 4096)
+        words = self.fails(1, "info", self.pool, b"no\x1bsuch\xff")
+        self.assertNotIn("\x1b", words)
+        self.ok("rm", "-p", self.pool, "--", *self.NAMES)
+
+    def test_control_characters(self):
+        """The library may refuse them; if it does not, nobody sees them raw."""
+        for name in (b"new\nline", b"\x1b[31mred", b"del\x7f"):
+            code, _, err = support.morsel("create", self.pool, name, "4k")
+            table = self.ok("list", self.pool)
+            for byte in (table + err).replace(b"\n", b""):
+                self.assertTrue(byte >= 0x20 and byte != 0x7f)
+            self.assertEqual(table.count(b"\n"), 2 - code)
+            if not code:
+                self.ok("rm", self.pool, name)
+
+    def test_too_long(self):
+        self.fails(1, "create", self.pool, b"x" * 256, "4k")
+        self.fails(1, "create", self.pool, "a/b", "4k")
+        self.fails(1, "create", self.pool, "", "4k")
+
+
+class Models(PoolTest):
+    def model(self):
+        rng = random.Random(SEED)
+        return {"fc.weight": ([3, 4], rng.randbytes(48)), "fc.bias": ([4], rng.randbytes(16)),
+                "big": ([1000, 7], rng.randbytes(28000)), "scalar": ([], rng.randbytes(4))}
+
+    def test_bytes(self):
+        content = random.Random(SEED).randbytes(3_000_001)
+        path = self.file("blob.bin", content)
+        self.assertEqual(self.ok("import", "-b", self.pool, path), b"blob.bin: 3000001, bytes\n")
+        back = os.path.join(self.dir, "back")
+        self.ok("export", self.pool, "blob.bin", back)
+        self.assertEqual(contents(back), content)
+
+    def test_tensors(self):
+        tensors = self.model()
+        content = safetensors(tensors)
+        path = self.file("m.safetensors", content)
+        made = self.json("import", self.pool, path, "m")
+        self.assertEqual((made["name"], made["format"], made["existed"]), ("m", "safetensors", False))
+        info = self.json("info", self.pool, "m")
+        self.assertEqual({t["name"]: t["shape"] for t in info["tensors"]},
+                         {name: shape for name, (shape, _) in tensors.items()})
+        for tensor in info["tensors"]:
+            data = content[tensor["offset"]:tensor["offset"] + tensor["bytes"]]
+            self.assertEqual(data, tensors[tensor["name"]][1])
+            self.assertEqual((tensor["type"], tensor["encoded"], tensor["external"]),
+                             ("f32", False, False))
+        table = self.ok("info", "--tensors", self.pool, "m").decode()
+        self.assertRegex(table, r"(?m)^fc\.weight +f32 +3x4 ")
+        self.assertRegex(table, r"(?m)^scalar +f32 +scalar ")
+
+    def test_align(self):
+        tensors = self.model()
+        path = self.file("m", safetensors(tensors))
+        self.ok("import", "--align", "4k", self.pool, path)
+        info = self.json("info", self.pool, "m")
+        for tensor in info["tensors"]:
+            self.assertEqual(tensor["offset"] % 4096, 0)
+        back = os.path.join(self.dir, "back")
+        self.ok("export", self.pool, "m", back)
+        self.assertEqual(contents(back), safetensors(tensors))
+        self.fails(1, "import", "--align", "3000", self.pool, path, "odd")
+
+    def test_exists(self):
+        one, two = self.file("one", b"1" * 5000), self.file("two", b"2" * 6000)
+        self.ok("import", self.pool, one, "x")
+        code, out, err = support.morsel("import", "-j", self.pool, two, "x")
+        self.assertEqual((code, json.loads(out)["bytes"]), (0, 5000))
+        self.assertTrue(json.loads(out)["existed"])
+        self.assertIn(b"--replace", err)
+        self.assertEqual(self.json("import", "--replace", self.pool, two, "x")["bytes"], 6000)
+        self.assertEqual([m["name"] for m in self.json("list", self.pool)["morsels"]], ["x"])
+
+    def test_bad_files(self):
+        path = self.file("bad.safetensors", struct.pack("<Q", 1 << 60) + b"{}" * 20)
+        code, _, _ = support.morsel("import", self.pool, path)
+        self.assertIn(code, (0, 1))
+        self.fails(1, "import", self.pool, "/nonexistent/file")
+        self.fails(1, "import", self.pool, self.dir)
+        self.fails(1, "export", self.pool, "missing", os.path.join(self.dir, "x"))
+        self.assertEqual(self.ok("pool", "check", self.pool), b"clean\n")
+
+
+class Terminal(PoolTest):
+    """stderr is a terminal: progress is drawn, and SIGINT cancels without a trace."""
+
+    def start(self, *args):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        child = subprocess.Popen([support.COMMAND, *args], stdout=subprocess.PIPE, stderr=slave)
+        os.close(slave)
+        return child, master
+
+    def drain(self, master, child):
+        drawn = b""
+        while True:
+            ready, _, _ = select.select([master], [], [], 0.05)
+            if ready:
+                try:
+                    drawn += os.read(master, 65536)
+                except OSError:
+                    return drawn
+            elif child.poll() is not None:
+                return drawn
+
+    def test_progress(self):
+        path = self.file("file", b"x" * (8 << 20))
+        child, master = self.start("import", self.pool, path)
+        drawn = self.drain(master, child)
+        self.assertEqual(child.wait(), 0)
+        self.assertEqual(child.stdout.read(), b"file: 8.00 MiB, bytes\n")
+        child.stdout.close()
+        self.assertRegex(drawn.replace(b"\r", b"\n"), rb"import \[#*\.*\] +\d+ %  ")
+        self.assertTrue(drawn.endswith(b"\r\x1b[K"), drawn[-20:])
+
+    def test_interrupt(self):
+        pool = os.path.join(self.dir, "large")
+        path = os.path.join(self.dir, "file")
+        self.ok("pool", "create", "-s", "2G", pool)
+        with open(path, "wb") as file:
+            file.truncate(1 << 30)
+        child, master = self.start("import", pool, path)
+        select.select([master], [], [], 30)
+        child.send_signal(signal.SIGINT)
+        drawn = self.drain(master, child)
+        self.assertEqual(child.wait(), 1, drawn)
+        self.assertEqual(child.stdout.read(), b"")
+        child.stdout.close()
+        self.assertIn(b"cancel", drawn.lower())
+        self.assertEqual(self.json("list", pool)["morsels"], [])
+        self.assertLess(self.json("pool", "info", pool)["bytes_resident"], 64 << 20)
+        self.assertEqual(self.ok("pool", "check", pool), b"clean\n")
+
+
+class Doctor(unittest.TestCase):
+    def test_report(self):
+        code, out, err = support.morsel("doctor", "--json")
+        report = json.loads(out)
+        self.assertEqual((code, err), (0 if report["fit"] else 1, b""))
+        page = support.man_page("doctor")
+        section = page[page.index(".Sh CHECKS"):page.index(".Sh JSON")]
+        for check in report["checks"]:
+            self.assertEqual(sorted(check), ["detail", "key", "needed", "remedy", "status", "title"])
+            self.assertIn(check["status"], ("ok", "limited", "missing"))
+            self.assertRegex(section, r"(?m)^\.It .*\b%s\b" % check["key"])
+            if check["status"] == "ok":
+                self.assertIsNone(check["remedy"])
+        counts = [sum(c["status"] == s for c in report["checks"]) for s in ("ok", "limited", "missing")]
+        self.assertEqual(counts, [report["ok"], report["limited"], report["missing"]])
+        self.assertTrue(report["fit"], report)
+
+    def test_table(self):
+        code, out, _ = support.morsel("doctor")
+        self.assertEqual(code, 0)
+        self.assertRegex(out.decode(), r"(?m)^ok +memfd +")
+        self.assertTrue(out.rstrip().endswith(b"the core works here"))
+
+
+if __name__ == "__main__":
+    print("seed", SEED, flush=True)
+    unittest.main()
