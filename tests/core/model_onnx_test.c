@@ -395,6 +395,13 @@ static void refused_structure(void **state)
 	put_message(&inner, 5, tensor(name, 1, 3, 1));
 	put_message(&graph, 1, node(name, NULL, "If", attribute("a", 6, inner)));
 	refuse(model_of(graph), -E2BIG, "has 1201 bytes", "the limit is 1023");
+	/* A tensor that reaches past its graph, though not past the file. */
+	graph = (struct bytes){0};
+	put_raw(&graph, 5, "\x08\x01\x10\x03", 4);
+	graph.data[1]++;
+	b = model_of(graph);
+	put_string(&b, 8, "opset");
+	refuse(b, -EINVAL, "field 5 of a graph at byte 4", "past the end");
 	graph = (struct bytes){0};
 	put_message(&graph, 15, (struct bytes){0});
 	refuse(model_of(graph), -EINVAL, "sparse tensor at byte 4", "no values");

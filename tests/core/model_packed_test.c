@@ -286,6 +286,54 @@ static void hostile_tables(void **state)
 	sample_free(s);
 }
 
+/* One value that leads just outside, the checksum right: named as damage, whatever is asked. */
+static void one_step_outside(void **state)
+{
+	struct bytes file = {0};
+	struct mrs_model model = {0};
+	/* Offsets as packed.c draws them: a head of 96 bytes, then the records of 32. */
+	static const struct {
+		size_t at, width;
+		uint64_t value;
+	} faults[] = {
+		{96, 8, 64}, /* offset: 8 bytes from there in 71 */
+		{96, 8, UINT64_MAX}, {96 + 8, 8, 9},	       {96 + 8, 8, UINT64_MAX},
+		{96 + 16, 4, 2},     {96 + 16, 4, 5},	       {96 + 16, 4, UINT32_MAX},
+		{96 + 20, 4, 1},     {96 + 20, 4, UINT32_MAX}, {96 + 24, 2, 5},
+		{96 + 24, 2, 1024},  {96 + 28, 1, 2},	       {96 + 28, 1, 17},
+	};
+	static const char json[] = "{\"abc\":{\"dtype\":\"U8\",\"shape\":[8],"
+				   "\"data_offsets\":[0,8]}}";
+	struct morsel_tensor found;
+	unsigned char *packed;
+	uint64_t bytes;
+
+	put_number(&file, strlen(json), 8);
+	put(&file, json, strlen(json));
+	put_zeros(&file, 8);
+	assert_int_equal(parse_both(file.data, file.count, &model), 0);
+	packed = pack(&model, &bytes);
+	for (size_t i = 0; i < mrs_array_length(faults); i++) {
+		unsigned char *bad = malloc(bytes);
+		uint32_t crc = 0;
+
+		assert_non_null(bad);
+		memcpy(bad, packed, bytes);
+		memcpy(bad + faults[i].at, &faults[i].value, faults[i].width);
+		memcpy(bad + 12, &crc, 4);
+		crc = mrs_crc32c(0, bad, bytes);
+		memcpy(bad + 12, &crc, 4);
+		if (mrs_packed_get(bad, bytes, 0, &found) != -EINVAL ||
+		    mrs_packed_find(bad, bytes, "abc", &found) != -EINVAL ||
+		    mrs_packed_check(bad, bytes) != -EINVAL)
+			fail_msg("fault %zu is not seen", i);
+		free(bad);
+	}
+	free(packed);
+	mrs_model_free(&model);
+	bytes_free(&file);
+}
+
 static void types_and_formats(void **state)
 {
 	uint32_t elements, bytes, known = 0;
@@ -312,7 +360,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(layouts_hold_the_file),  cmocka_unit_test(layout_refuses),
 		cmocka_unit_test(packed_equals_the_list), cmocka_unit_test(damage_is_found),
-		cmocka_unit_test(hostile_tables),	  cmocka_unit_test(types_and_formats),
+		cmocka_unit_test(hostile_tables),	  cmocka_unit_test(one_step_outside),
+		cmocka_unit_test(types_and_formats),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
