@@ -256,6 +256,8 @@ int morsel_runs(struct morsel *morsel, uint64_t offset, uint64_t bytes, morsel_r
 	uint64_t size = mrs_morsel_bytes(morsel);
 	struct batch batch = {.morsel = morsel, .offset = offset, .end = offset + bytes};
 
+	if (!is_current(morsel))
+		return gone();
 	if (offset > size || bytes > size - offset)
 		return mrs_fail(-EINVAL,
 				"bytes %llu to %llu are not inside the morsel, which has %llu",
