@@ -1,4 +1,6 @@
 """The morsel command from end to end, on pools of its own: what it does, prints and answers."""
+import ctypes
+import errno
 import json
 import os
 import pty
@@ -116,6 +118,32 @@ class Pools(PoolTest):
         self.assertEqual(self.json("pool", "check", self.pool), {"findings": [], "clean": True})
         self.assertEqual(self.json("pool", "reap", self.pool), {"reaped": 0})
         self.assertEqual(self.ok("pool", "reap", self.pool), b"0 dead processes cleaned up\n")
+
+    def test_death(self):
+        """A process that waits in a pool is killed: it is seen, and reaped once."""
+        child = subprocess.Popen([os.path.join(os.environ["MORSEL_EXAMPLES"], "reader"), self.pool])
+        while not self.json("list", self.pool)["morsels"]:
+            time.sleep(0.01)
+        self.assertEqual(self.json("list", self.pool)["morsels"][0]["users"], 1)
+        self.assertIn("attached", self.fails(1, "pool", "destroy", self.pool))
+        self.assertEqual(self.json("pool", "info", self.pool)["slots_used"], 1)
+        child.kill()
+        child.wait()
+        self.assertEqual(self.json("pool", "reap", self.pool), {"reaped": 1})
+        self.assertEqual(self.json("pool", "reap", self.pool), {"reaped": 0})
+        info = self.json("pool", "info", self.pool)
+        self.assertEqual((info["slots_used"], info["reaped"]), (0, 1))
+        self.assertEqual(self.json("list", self.pool)["morsels"][0]["users"], 0)
+        self.assertEqual(self.ok("pool", "check", self.pool), b"clean\n")
+
+    def test_forced_destroy(self):
+        child = subprocess.Popen([os.path.join(os.environ["MORSEL_EXAMPLES"], "reader"), self.pool])
+        while not self.json("pool", "info", self.pool)["slots_used"]:
+            time.sleep(0.01)
+        self.ok("pool", "destroy", "--force", self.pool)
+        self.assertFalse(os.path.exists(self.pool))
+        child.kill()
+        child.wait()
 
     def test_destroy(self):
         self.ok("pool", "destroy", self.pool)
@@ -391,6 +419,57 @@ class Doctor(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertRegex(out.decode(), r"(?m)^ok +memfd +")
         self.assertTrue(out.rstrip().endswith(b"the core works here"))
+
+
+NUMBERS = {"memfd_create": 319, "userfaultfd": 323, "io_uring_setup": 425}
+
+
+def forbid(number, error):
+    """For a child before exec: a seccomp filter that answers one system call with an error."""
+    def install():
+        load, jump, answer = 0x20, 0x15, 0x06  # BPF: load a word, jump if equal, return
+        code = struct.pack("HBBI" * 4, load, 0, 0, 0, jump, 0, 1, number,
+                           answer, 0, 0, 0x50000 | error, answer, 0, 0, 0x7fff0000)
+        program = ctypes.create_string_buffer(code, len(code))
+        head = struct.pack("HxxxxxxQ", 4, ctypes.addressof(program))
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.create_string_buffer(head), 0, 0):
+            os._exit(99)  # PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP
+    return install
+
+
+@unittest.skipUnless(os.uname().machine == "x86_64", "numbers of system calls are x86-64's")
+class DoctorInAContainer(unittest.TestCase):
+    """What a container's seccomp profile forbids is found, and seccomp is named as the suspect."""
+
+    def examine(self, name, error):
+        done = subprocess.run([support.COMMAND, "doctor", "--json"], capture_output=True,
+                              preexec_fn=forbid(NUMBERS[name], error), check=False)
+        self.assertNotEqual(done.returncode, 99, "seccomp cannot be set up")
+        report = json.loads(done.stdout)
+        return done.returncode, report, {check["key"]: check for check in report["checks"]}
+
+    def test_io_uring(self):
+        code, _, checks = self.examine("io_uring_setup", errno.EPERM)
+        self.assertEqual((code, checks["io_uring"]["status"]), (0, "missing"))
+        self.assertIn("seccomp", checks["io_uring"]["detail"] + checks["io_uring"]["remedy"])
+
+    def test_userfaultfd(self):
+        for error in (errno.EPERM, errno.ENOSYS):
+            code, _, checks = self.examine("userfaultfd", error)
+            self.assertEqual(code, 0)
+            if os.access("/dev/userfaultfd", os.R_OK | os.W_OK):
+                self.assertEqual(checks["userfaultfd"]["status"], "ok")
+                self.assertIn("/dev/userfaultfd", checks["userfaultfd"]["detail"])
+            else:
+                self.assertEqual(checks["userfaultfd"]["status"], "missing")
+                self.assertIn("seccomp", checks["userfaultfd"]["detail"])
+                self.assertIn("seccomp", checks["userfaultfd"]["remedy"])
+
+    def test_memfd(self):
+        code, report, checks = self.examine("memfd_create", errno.ENOSYS)
+        self.assertEqual((code, report["fit"], checks["memfd"]["status"]), (1, False, "missing"))
+        self.assertTrue(checks["memfd"]["needed"])
 
 
 if __name__ == "__main__":

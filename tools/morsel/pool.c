@@ -336,36 +336,61 @@ int pool_budget(const struct command *self, int argc, char **argv)
 	return code;
 }
 
-static void print_reaped(const struct args *args, int reaped)
+static void print_reaped(const struct args *args, uint64_t reaped)
 {
 	struct json json;
 
 	if (!args->json) {
-		printf("%d dead process%s cleaned up\n", reaped, reaped == 1 ? "" : "es");
+		printf("%" PRIu64 " dead process%s cleaned up\n", reaped, reaped == 1 ? "" : "es");
 		return;
 	}
 	json_begin(&json, stdout);
-	json_u64(&json, "reaped", (uint64_t)reaped);
+	json_u64(&json, "reaped", reaped);
 	json_end(&json);
+}
+
+/*
+ * Attaching reaps as well; so what this command does is the difference of the pool's own count,
+ * which a read-only handle can see before.
+ */
+static int reap(const struct command *self, const struct args *args, uint64_t *reaped)
+{
+	struct morsel_pool_stat before = {.size = sizeof(before)};
+	struct morsel_pool_stat after = {.size = sizeof(after)};
+	struct morsel_pool *pool;
+	int code = open_pool(self, args, MORSEL_POOL_READ_ONLY, &pool);
+	int rc;
+
+	if (code != EXIT_OK)
+		return code;
+	rc = morsel_pool_stat(pool, &before);
+	morsel_pool_close(pool);
+	if (rc < 0)
+		return complain_library(self, rc);
+	code = open_pool(self, args, 0, &pool);
+	if (code != EXIT_OK)
+		return code;
+	rc = morsel_pool_reap(pool);
+	if (rc >= 0)
+		rc = morsel_pool_stat(pool, &after);
+	if (rc < 0)
+		code = complain_library(self, rc);
+	else
+		*reaped = after.reaped - before.reaped;
+	morsel_pool_close(pool);
+	return code;
 }
 
 int pool_reap(const struct command *self, int argc, char **argv)
 {
-	struct morsel_pool *pool;
 	struct args args;
+	uint64_t reaped;
 	int code = args_read(self, NULL, 0, argc, argv, &args);
-	int reaped;
 
 	if (code != ARGS_RUN)
 		return code;
-	code = open_pool(self, &args, 0, &pool);
-	if (code != EXIT_OK)
-		return code;
-	reaped = morsel_pool_reap(pool);
-	if (reaped < 0)
-		code = complain_library(self, reaped);
-	else
+	code = reap(self, &args, &reaped);
+	if (code == EXIT_OK)
 		print_reaped(&args, reaped);
-	morsel_pool_close(pool);
 	return code;
 }
