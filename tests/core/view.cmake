@@ -1,0 +1,1 @@
+morsel_test(NAME core_view_unit SOURCES view_test.c view_support.c LABELS unit)
