@@ -1,0 +1,1 @@
+morsel_test(NAME core_pool_unit SOURCES pool_test.c pool_double.c LABELS unit)
