@@ -101,14 +101,26 @@ class Runner:
         env.pop("MORSEL_POOL", None)
         prefix = env.get("MORSEL_PREFIX", "")
         libs = [folder for folder, _, files in os.walk(prefix) if "libmorsel.so" in files]
-        path = [os.path.join(prefix, "bin") if libs else os.path.dirname(env["MORSEL_COMMAND"])]
+        path = [self.compilers()] if env.get("MORSEL_CFLAGS") else []
+        path += [os.path.join(prefix, "bin") if libs else os.path.dirname(env["MORSEL_COMMAND"])]
         path += [env["MORSEL_EXAMPLES"]] if "MORSEL_EXAMPLES" in env else []
         env["PATH"] = ":".join(path + [env["PATH"]])
         if libs:
             env["PKG_CONFIG_PATH"] = os.path.join(libs[0], "pkgconfig")
             env["LD_LIBRARY_PATH"] = libs[0]
-        env["CFLAGS"] = env.get("MORSEL_CFLAGS", "")
         return env
+
+    def compilers(self):
+        """A folder with compilers that add MORSEL_CFLAGS, so that no text has to mention them."""
+        folder = os.path.join(self.dir, ".bin")
+        os.mkdir(folder)
+        for name in ("cc", "gcc"):
+            path = os.path.join(folder, name)
+            with open(path, "w") as file:
+                file.write('#!/bin/sh\nexec %s %s "$@"\n'
+                           % (shutil.which("gcc"), os.environ["MORSEL_CFLAGS"]))
+            os.chmod(path, 0o755)
+        return folder
 
     def local(self, text):
         return text.replace(SHM, self.shm + "/")
@@ -143,7 +155,7 @@ class Runner:
             return self.shell(self.local(piece.body))
         self.write(piece)
         program = os.path.splitext(piece.name)[0]
-        return self.shell("gcc -std=gnu11 -Wall -Wextra -Werror $CFLAGS %s -o %s "
+        return self.shell("gcc -std=gnu11 -Wall -Wextra -Werror %s -o %s "
                           "$(pkg-config --cflags --libs morsel)\n./%s"
                           % (piece.name, program, program))
 
