@@ -622,7 +622,7 @@ static void test_hostile_memory(void **state)
 	mrs_cell dirent;
 	uint64_t note;
 
-	for (unsigned round = 0; round < 3000; round++) {
+	for (unsigned round = 0; round < (unsigned)COUNT_DIR_HOSTILE; round++) {
 		struct mrs_cells cells = dir_memory_cells(memory, 0, 1);
 		unsigned damage = 1 + (unsigned)(test_random(&seed) % 40);
 		char name[256];
