@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "base/probe.h"
-#include "pool/internal.h"
 #include "view/internal.h"
 
 static uint32_t forks; /* changes only in a child that has one thread yet */
@@ -191,7 +190,7 @@ static void fill_target(struct morsel_view *view, void *device, const struct mor
 		.device = device,
 		.fd = morsel_pool_fd(pool),
 		.access = opts->access,
-		.flags = opts->flags | (pool->no_dump ? MORSEL_MAP_NO_DUMP : 0),
+		.flags = opts->flags | (mrs_pool_is_no_dump(pool) ? MORSEL_MAP_NO_DUMP : 0),
 		.hint = opts->address,
 		.offset = opts->offset,
 		.bytes = mrs_round_up(opts->bytes, MRS_PAGE_BYTES),
