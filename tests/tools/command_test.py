@@ -382,8 +382,9 @@ class Terminal(PoolTest):
         pool = os.path.join(self.dir, "large")
         path = os.path.join(self.dir, "file")
         self.ok("pool", "create", "-s", "2G", pool)
-        with open(path, "wb") as file:
-            file.truncate(1 << 30)
+        store = os.statvfs(self.dir)
+        with open(path, "wb") as file:  # long enough to be met in the middle
+            file.truncate(min(1 << 30, store.f_bavail * store.f_frsize // 2))
         child, master = self.start("import", pool, path)
         select.select([master], [], [], 30)
         child.send_signal(signal.SIGINT)
