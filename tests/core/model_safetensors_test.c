@@ -3,6 +3,8 @@
  */
 #include "core/model_bytes.h"
 
+#include <unistd.h>
+
 /* A file with that JSON and so many bytes of data; length replaces the true one unless 0. */
 static struct bytes file_of(const char *json, size_t data, uint64_t length)
 {
@@ -210,12 +212,44 @@ static void bytes_stay_bytes(void **state)
 	}
 }
 
+/* Files by descriptor: read as memory is, and an error where they shrink or cannot be read. */
+static void descriptors(void **state)
+{
+	struct bytes b = file_of(good, 23, 0);
+	char path[] = "/tmp/morsel-model-XXXXXX";
+	struct mrs_model model = {.count = 77};
+	struct mrs_source source;
+	int fd = mkstemp(path), none = -1;
+
+	assert_true(fd >= 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(write(fd, b.data, b.count), b.count);
+	assert_int_equal(mrs_source_fd(&source, &fd), 0);
+	assert_int_equal(source.bytes, b.count);
+	assert_int_equal(ftruncate(fd, 30), 0);
+	assert_int_equal(mrs_model_parse(&source, &model), -EIO);
+	assert_non_null(strstr(morsel_errormsg(), "ended at byte 30"));
+	assert_int_equal(model.count, 77);
+	assert_int_equal(pwrite(fd, b.data, b.count, 0), b.count);
+	assert_int_equal(mrs_model_parse(&source, &model), 0);
+	assert_int_equal(model.count, 4);
+	mrs_model_free(&model);
+	source.ctx = &none;
+	assert_int_equal(mrs_model_parse(&source, &model), -EBADF);
+	assert_int_equal(mrs_source_fd(&source, &none), -EBADF);
+	source.bytes = (uint64_t)INT64_MAX + 1;
+	assert_int_equal(mrs_model_parse(&source, &model), -EFBIG);
+	close(fd);
+	bytes_free(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(good_file),	 cmocka_unit_test(damaged_file),
 		cmocka_unit_test(refused_files), cmocka_unit_test(header_lengths),
 		cmocka_unit_test(limits),	 cmocka_unit_test(bytes_stay_bytes),
+		cmocka_unit_test(descriptors),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
