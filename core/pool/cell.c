@@ -367,8 +367,11 @@ unsigned mrs_cells_reap(struct mrs_cells *cells, unsigned slot)
 		uint64_t seen = header ? mrs_load_acquire(header) : 0;
 		enum mrs_cell_kind kind = mrs_header_kind(seen);
 
-		if (!header)
+		if (!header) {
+			/* No segment there (a damaged count): on to the next one. */
+			index |= ((MRS_PAGE_BYTES << cells->segment_order) / MRS_CELL_BYTES) - 1;
 			continue;
+		}
 		if ((kind == MRS_CELL_CLAIMED || kind == MRS_CELL_CLEARING) &&
 		    mrs_header_owner_plus_1(seen) == slot + 1)
 			freed += reap_cell(cells, header, seen, index);

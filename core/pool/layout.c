@@ -92,12 +92,14 @@ static int check_features(const struct mrs_super *super, const char *path, bool 
 /* What can be said without believing the checksum: is it ours at all, and can we read it? */
 static int check_identity(const struct mrs_super *super, const char *path)
 {
-	if (super->magic != MRS_FORMAT_MAGIC && super->magic != __builtin_bswap64(MRS_FORMAT_MAGIC))
+	bool swapped = super->magic == __builtin_bswap64(MRS_FORMAT_MAGIC);
+
+	if (super->magic != MRS_FORMAT_MAGIC && !swapped)
 		return mrs_fail(-EINVAL,
 				"%s is not a pool: its magic number is %#018" PRIx64
 				" instead of %#018llx",
 				path, super->magic, (unsigned long long)MRS_FORMAT_MAGIC);
-	if (super->byte_order != MRS_FORMAT_BYTE_ORDER)
+	if (swapped || super->byte_order != MRS_FORMAT_BYTE_ORDER)
 		return mrs_fail(
 			-EPROTONOSUPPORT,
 			"%s was written by a machine of another byte order "

@@ -38,7 +38,7 @@ static ssize_t read_text(const char *path, char *text, size_t bytes)
 /* A number in a file of its own; "max" and what is not there are no limit. */
 static uint64_t read_number(const char *folder, const char *file)
 {
-	char path[1280], text[64], *end;
+	char path[2112], text[64], *end;
 	uint64_t value;
 
 	snprintf(path, sizeof(path), "%s/%s", folder, file);
@@ -99,7 +99,7 @@ static void ask_cgroup(struct mrs_headroom *headroom, const struct version *vers
 		       const char *folder)
 {
 	uint64_t limit = read_number(folder, version->limit), usage, left = 0;
-	char path[1280], text[8192], words[192];
+	char path[2112], text[8192], words[192];
 
 	if (limit >= (uint64_t)1 << 60)
 		return;
@@ -174,9 +174,9 @@ static bool cgroup_mount(unsigned version, char *mount, char *root, size_t bytes
 /* From this process's cgroup up to the root of what is mounted. */
 static void ask_cgroups(struct mrs_headroom *headroom)
 {
-	char path[1024], mount[1024], root[1024], folder[1152];
+	char path[1024], mount[1024], root[1024], folder[2048];
 	size_t base, skip;
-	unsigned version;
+	unsigned version = 0;
 
 	if (!cgroup_path(path, sizeof(path), &version) ||
 	    !cgroup_mount(version, mount, root, sizeof(mount)))
@@ -185,9 +185,7 @@ static void ask_cgroups(struct mrs_headroom *headroom)
 	if (skip && strncmp(path, root, skip))
 		skip = strlen(path); /* not in what is mounted: its root must do */
 	base = strlen(mount);
-	if (base + strlen(path + skip) >= sizeof(folder))
-		return;
-	sprintf(folder, "%s%s", mount, path + skip);
+	snprintf(folder, sizeof(folder), "%s%s", mount, path + skip);
 	for (;;) {
 		char *slash;
 
