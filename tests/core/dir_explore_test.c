@@ -65,7 +65,7 @@ static struct {
 	struct actor actor[THREADS];
 } world;
 
-static const char *const all_names[] = {"a11", "a12", "a21", "b11"};
+static const char *const all_names[] = {"a11", "a12", "a21", "b11", "a11x"};
 
 /* "a12": root word of 'a', digit 1, digit 2; further characters count in the name's digits only. */
 static uint64_t hash_by_characters(const uint64_t key[2], const void *data, size_t bytes)
@@ -610,6 +610,8 @@ static void test_pairs_that_reuse_cells(void **state)
 		{{{OP_FIND, "a11", NULL}, {OP_REPLACE, "a11", "a12"}}, {"a11"}},
 		{{{OP_FIND, "a11", NULL}, {OP_REPLACE, "a11", "a11"}}, {"a11"}},
 		{{{OP_FIND, "a11", NULL}, {OP_SWAP, "a12", "a11"}}, {"a12"}},
+		/* Of the same hash. */
+		{{{OP_FIND, "a11", NULL}, {OP_SWAP, "a11x", "a11"}}, {"a11x"}},
 		{{{OP_REMOVE, "a11", NULL}, {OP_REPLACE, "a11", "a12"}}, {"a11"}},
 		{{{OP_REMOVE, "a11", NULL}, {OP_SWAP, "a11", "a11"}}, {"a11"}},
 		{{{OP_REPLACE, "a11", "a12"}, {OP_REPLACE, "a11", "a12"}}, {"a11"}},
