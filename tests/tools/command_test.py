@@ -79,6 +79,7 @@ class Pools(PoolTest):
         self.assertEqual(info["bytes"], 256 << 20)
         self.assertEqual((info["path"], info["morsels"]), (self.pool, 0))
         self.assertEqual(info["slots"], 512)
+        self.assertLessEqual(info["bytes_metadata"], (2 << 20) + info["bytes_max"] // 5000)
         self.assertRegex(info["uuid"], r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
         self.assertEqual(self.ok("pool", "info", self.pool).split(b"\n")[0].split(),
                          [b"pool", self.pool.encode()])
@@ -106,6 +107,13 @@ class Pools(PoolTest):
         self.ok("create", path, "big", "100M")
         self.assertEqual(self.json("pool", "info", path)["bytes_budget"], 0)
         self.fails(1, "pool", "budget", path, "1M")
+
+    def test_kind(self):
+        path = os.path.join(self.dir, "other")
+        self.fails(1, "pool", "create", "--kind", "hugetlb", path)
+        self.assertFalse(os.path.exists(path))
+        kind = self.json("pool", "info", self.pool)["kind"]
+        self.ok("pool", "create", "--kind", kind, path)
 
     def test_grow(self):
         self.ok("pool", "grow", self.pool, "64M")
@@ -238,6 +246,24 @@ class Morsels(PoolTest):
         self.assertIn("big", words + "big")
         self.assertEqual(self.names(), [])
         self.assertEqual(self.ok("pool", "check", self.pool), b"clean\n")
+
+
+@unittest.skipUnless(os.geteuid(), "root may write every file")
+class ReadOnly(PoolTest):
+    """Who may only read the file can look, and nothing else."""
+
+    def test_look(self):
+        self.ok("create", self.pool, "a", "3M")
+        os.chmod(self.pool, 0o444)
+        self.assertEqual(self.json("list", self.pool)["morsels"][0]["name"], "a")
+        self.assertEqual(self.json("info", self.pool, "a")["users"], 0)
+        self.assertEqual(sum(run["bytes"] for run in self.json("map", self.pool, "a")["runs"]), 3 << 20)
+        self.assertEqual(self.json("stat", self.pool)["morsels"]["count"], 1)
+        self.assertEqual(self.json("pool", "info", self.pool)["morsels"], 1)
+        for args in (["create", self.pool, "b", "4k"], ["rm", self.pool, "a"],
+                     ["resize", self.pool, "a", "4k"], ["seal", self.pool, "a"],
+                     ["pool", "grow", self.pool, "64M"], ["pool", "check", self.pool]):
+            self.fails(1, *args)
 
 
 class Names(PoolTest):

@@ -125,6 +125,40 @@ int show_list(const struct command *self, int argc, char **argv)
 	return code;
 }
 
+/* ---- one morsel ---- */
+
+/* A morsel that is looked at. */
+struct look {
+	struct morsel_pool *pool;
+	struct morsel *morsel;
+	bool holds; /* its handle is counted among the users, and keeps it from going away */
+};
+
+/*
+ * Attaches if that is possible, so that the morsel stays while it is looked at; a user who may only
+ * read the pool, or who finds all slots taken, looks without.
+ */
+static int look_open(const struct command *self, const struct args *args, const char *name,
+		     struct look *look)
+{
+	struct morsel_pool_opts opts = {.size = sizeof(opts)};
+	int rc = morsel_pool_open(args->pool, &opts, &look->pool);
+
+	look->holds = rc >= 0;
+	if (rc == -EACCES || rc == -EROFS || rc == -EUSERS) {
+		opts.flags = MORSEL_POOL_READ_ONLY;
+		rc = morsel_pool_open(args->pool, &opts, &look->pool);
+	}
+	if (rc < 0)
+		return complain_library(self, rc);
+	rc = morsel_open(look->pool, name, NULL, &look->morsel);
+	if (rc >= 0)
+		return EXIT_OK;
+	complain_library(self, rc);
+	morsel_pool_close(look->pool);
+	return EXIT_FAILED;
+}
+
 /* ---- info ---- */
 
 static void shape_text(const struct morsel_tensor *tensor, char *buffer, size_t room)
@@ -266,29 +300,28 @@ int show_info(const struct command *self, int argc, char **argv)
 		{'t', "tensors", NULL, OPTION_FLAG, &tensors,
 		 "list the tensors of a model (--json always does)"},
 	};
-	struct morsel_pool *pool;
-	struct morsel *morsel;
+	struct look look;
 	struct args args;
 	int code = args_read(self, options, array_length(options), argc, argv, &args);
 	int rc;
 
 	if (code != ARGS_RUN)
 		return code;
-	code = open_morsel(self, &args, args.operand[0], &pool, &morsel);
+	code = look_open(self, &args, args.operand[0], &look);
 	if (code != EXIT_OK)
 		return code;
-	rc = morsel_info(morsel, &info);
+	rc = morsel_info(look.morsel, &info);
 	if (rc >= 0)
-		info.users -= info.users > 0; /* this command is one of them */
+		info.users -= look.holds;
 	if (rc >= 0 && args.json)
-		rc = info_json(morsel, &info);
+		rc = info_json(look.morsel, &info);
 	else if (rc >= 0 && tensors)
-		rc = tensors_table(morsel, info.tensors, args.exact);
+		rc = tensors_table(look.morsel, info.tensors, args.exact);
 	else if (rc >= 0)
 		info_table(&info, args.exact);
 	if (rc < 0)
 		code = complain_library(self, rc);
-	close_morsel(morsel, pool);
+	close_morsel(look.morsel, look.pool);
 	return code;
 }
 
@@ -355,25 +388,24 @@ int show_map(const struct command *self, int argc, char **argv)
 		{'n', "length", "SIZE", OPTION_SIZE, &bytes, "so far, default to the end"},
 	};
 	struct mapping mapping = {0};
-	struct morsel_pool *pool;
-	struct morsel *morsel;
+	struct look look;
 	struct args args;
 	int code = args_read(self, options, array_length(options), argc, argv, &args);
 	int rc;
 
 	if (code != ARGS_RUN)
 		return code;
-	code = open_morsel(self, &args, args.operand[0], &pool, &morsel);
+	code = look_open(self, &args, args.operand[0], &look);
 	if (code != EXIT_OK)
 		return code;
 	mapping.args = &args;
-	rc = morsel_info(morsel, &info);
+	rc = morsel_info(look.morsel, &info);
 	if (rc >= 0 && bytes == UINT64_MAX)
 		bytes = offset < info.bytes ? info.bytes - offset : 0;
 	if (rc >= 0)
-		rc = map_print(morsel, &mapping, offset, bytes);
+		rc = map_print(look.morsel, &mapping, offset, bytes);
 	if (rc < 0)
 		code = complain_library(self, rc);
-	close_morsel(morsel, pool);
+	close_morsel(look.morsel, look.pool);
 	return code;
 }
