@@ -2,11 +2,11 @@
  * Cleaning up after dead processes.
  *
  *  1. Whoever gets a dead slot's lock is its reaper; the word says REAPING from then on.
- *  2. If the dead was inside a transition, the gate is closed and these are repaired, in this
- * order: the frames that its pending records name (back to the allocator, their memory to the
- * kernel, unless something refers to them); the frames it was giving back; then, by the object
- * room, what its intents say. Frames first, because repairing an intent uses the dead's own locals
- * anew.
+ *  2. The gate is closed and these are repaired, in this order: the frames that its pending
+ *     records name (back to the allocator, their memory to the kernel, unless something refers to
+ *     them); the frames it was giving back; then, by the object room, what its intents say. Frames
+ *     first, because repairing an intent uses the dead's own locals anew. Every dead slot needs it:
+ *     one that died in no transition may have died while it gave its reservations back.
  *  3. With the gate open: its reservations go back, then its open morsels are dropped, then the
  * slot is free. Each step can be done again from its start, so a reaper may die anywhere: the word
  * stays REAPING and the lock is free for the next one.
@@ -111,24 +111,13 @@ static void drop_memory(struct asker *asker, unsigned slot, uint64_t frame, unsi
 	}
 }
 
-static bool any_pending(struct morsel_pool *pool, unsigned slot)
-{
-	struct morsel_frames_pending pending;
-
-	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
-		if (morsel_frames_pending(&pool->frames, slot * MRS_INTENTS_PER_SLOT + i, &pending))
-			return true;
-	return false;
-}
-
+/* Also where nothing is pending: who dies giving a reservation back leaves counters behind. */
 static void repair_pending(struct morsel_pool *pool, unsigned slot)
 {
 	struct asker asker = {.pool = pool};
 	unsigned first = slot * MRS_INTENTS_PER_SLOT;
 	struct morsel_frames_pending pending;
 
-	if (!any_pending(pool, slot))
-		return;
 	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
 		if (morsel_frames_pending(&pool->frames, first + i, &pending))
 			drop_memory(&asker, slot, pending.frame, pending.order);
@@ -182,17 +171,6 @@ static void repair_intents(struct morsel_pool *pool, unsigned slot)
 	MRS_PROBE("pool.reap.cells_repaired");
 	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
 		mrs_store_release32(&intents[i].op, MRS_INTENT_NONE);
-}
-
-static bool needs_repair(struct morsel_pool *pool, unsigned slot)
-{
-	struct mrs_slot *shared = mrs_pool_slot(pool, slot);
-
-	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
-		if (mrs_load_acquire32(&shared->intent[i].op) != MRS_INTENT_NONE ||
-		    shared->intent[i].putting)
-			return true;
-	return any_pending(pool, slot);
 }
 
 /* Step 2 for one slot. The gate is closed. */
@@ -264,7 +242,7 @@ static void collect(struct morsel_pool *pool, struct pass *pass)
 			continue;
 		}
 		pool->reaping[slot / 64] |= 1ull << slot % 64;
-		pass->needs_gate |= needs_repair(pool, slot);
+		pass->needs_gate = true;
 		pass->slot[pass->count++] = (uint16_t)slot;
 	}
 	pass->needs_gate |= mrs_gate_is_stuck(pool);
@@ -358,12 +336,10 @@ int mrs_reap_own(struct morsel_pool *pool, unsigned slot)
 		return 0;
 	pool->slot = slot; /* the repairs run in this slot's own name */
 	pthread_mutex_lock(&pool->reap_lock);
-	if (needs_repair(pool, slot) || mrs_gate_is_stuck(pool)) {
-		rc = mrs_gate_close(pool);
-		if (!rc) {
-			repair_slot(pool, slot);
-			mrs_gate_open(pool);
-		}
+	rc = mrs_gate_close(pool);
+	if (!rc) {
+		repair_slot(pool, slot);
+		mrs_gate_open(pool);
 	}
 	pthread_mutex_unlock(&pool->reap_lock);
 	if (!rc)
