@@ -3,9 +3,9 @@
  *
  * Ownership of a record, the one rule behind everything here: a record that no linked dirent means
  * is named by an open entry of some slot. It is taken apart by whoever, holding the record's lock,
- * finds that no entry but his own names it. So a death never leaves a record that nobody would free:
- * the dead slot's entries are dropped by the reaper, one by one, in the same way as a living process
- * closes.
+ * finds that no entry but his own names it. So a death never leaves a record that nobody would
+ * free: the dead slot's entries are dropped by the reaper, one by one, in the same way as a living
+ * process closes.
  *
  *	NEW -----------> LIVE <---------> UNLINKED --------> FREEING -> (cell is free)
  *	  \   dirent linked   unlinked,      ^    nobody else   |

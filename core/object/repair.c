@@ -193,18 +193,6 @@ static void recount_named(struct mrs_txn *txn)
 			mrs_place_recount(&morsel);
 }
 
-/* The last intent of its slot: cells that are in no note can be judged now. */
-static bool is_last(struct mrs_txn *txn)
-{
-	unsigned which = txn->index % MRS_INTENTS_PER_SLOT;
-	const struct mrs_slot *slot = mrs_pool_slot(txn->pool, txn->index / MRS_INTENTS_PER_SLOT);
-
-	while (++which < MRS_INTENTS_PER_SLOT)
-		if (mrs_load_acquire32(&slot->intent[which].op) != MRS_INTENT_NONE)
-			return false;
-	return true;
-}
-
 static void repair_intent(struct mrs_txn *txn)
 {
 	discard_building(txn);
@@ -235,8 +223,6 @@ static void repair_intent(struct mrs_txn *txn)
 	}
 	recount_named(txn);
 	unlock_all(txn);
-	if (is_last(txn))
-		mrs_cells_reap(mrs_pool_cells(txn->pool), txn->index / MRS_INTENTS_PER_SLOT);
 }
 
 /* ---- a dead slot's open morsels ---- */

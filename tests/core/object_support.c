@@ -19,9 +19,11 @@ struct morsel_pool *object_pool(uint64_t bytes)
 	return pool;
 }
 
+char object_context[128];
+
 static void print_finding(void *ctx, const char *finding)
 {
-	fprintf(stderr, "finding: %s\n", finding);
+	fprintf(stderr, "finding: %s %s\n", finding, object_context);
 }
 
 void object_check(struct morsel_pool *pool)

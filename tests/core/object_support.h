@@ -43,6 +43,8 @@
 struct morsel_pool *object_pool(uint64_t bytes);
 /* Checks the pool, closes it. */
 void object_pool_end(struct morsel_pool *pool);
+/* What the test is at, for the words of a failed check. */
+extern char object_context[128];
 /* Fails with the findings if there are any. */
 void object_check(struct morsel_pool *pool);
 uint64_t object_free_bytes(struct morsel_pool *pool);
