@@ -1,0 +1,211 @@
+/*
+ * The contract of a view, for one target: contract_test TARGET CAPABILITIES.TSV. The tests are in
+ * promises.c; here is what they share.
+ */
+#include "contract/contract.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/base.h"
+#include "support/counts.h"
+
+const struct contract_target *contract_target;
+uint32_t contract_caps;
+
+static uint64_t seed;
+
+static const struct contract_target *const targets[] = {
+	&contract_cpu_pooled,
+	&contract_cpu_stitched,
+	&contract_software,
+	&contract_software_copying,
+};
+
+/* ---- the table of capabilities ---- */
+
+static uint32_t cap_of(const char *name)
+{
+	static const struct {
+		const char *name;
+		uint32_t cap;
+	} caps[] = {
+#define CAP(name) {#name, MORSEL_CAP_##name}
+		CAP(ADDRESS), CAP(FREE_USE),  CAP(COHERENT), CAP(SCATTER),
+		CAP(HOLES),   CAP(FAULTABLE), CAP(DIRTY),    CAP(EXPORT),
+	};
+
+	for (size_t i = 0; i < mrs_array_length(caps); i++)
+		if (!strcmp(caps[i].name, name))
+			return caps[i].cap;
+	fprintf(stderr, "no capability is called %s\n", name);
+	exit(2);
+}
+
+/* What the table lists for the target in this environment; exits if it lists nothing. */
+static uint32_t listed_caps(const char *path, const char *name)
+{
+	const char *environment = getenv("MORSEL_ENVIRONMENT");
+	FILE *file = fopen(path, "r");
+	char line[512];
+
+	environment = environment ? environment : "host";
+	while (file && fgets(line, sizeof(line), file)) {
+		char *rest = line, *where, *who, *cap;
+		uint32_t caps = 0;
+
+		line[strcspn(line, "\n")] = 0;
+		where = strsep(&rest, "\t");
+		who = rest ? strsep(&rest, "\t") : "";
+		if (line[0] == '#' || strcmp(where, environment) || strcmp(who, name))
+			continue;
+		while (rest && (cap = strsep(&rest, " ")))
+			caps |= *cap ? cap_of(cap) : 0;
+		fclose(file);
+		return caps;
+	}
+	fprintf(stderr, "%s lists no capabilities of %s in the environment %s\n", path, name,
+		environment);
+	exit(2);
+}
+
+/* ---- what the tests share ---- */
+
+int contract_set_up(void **state)
+{
+	struct contract *c = calloc(1, sizeof(*c));
+
+	c->pool = support_pool();
+	c->fd = dup(morsel_pool_fd(c->pool));
+	c->morsel = support_morsel(c->pool, "morsel", CONTRACT_PAGES * PAGE, contract_target->flags,
+				   contract_target->pages);
+	c->random = seed;
+	support_number(c->morsel, c->pool, 7);
+	*state = c;
+	return 0;
+}
+
+int contract_tear_down(void **state)
+{
+	struct contract *c = *state;
+
+	assert_int_equal(morsel_close(c->morsel), 0);
+	assert_int_equal(morsel_pool_close(c->pool), 0);
+	close(c->fd);
+	free(c);
+	return 0;
+}
+
+struct morsel_view *contract_open(struct morsel *morsel, uint32_t access)
+{
+	struct morsel_map_opts opts = {.size = sizeof(opts), .access = access};
+	struct morsel_view *view;
+
+	if (contract_target->open(morsel, &opts, &view))
+		fail_msg("%s", morsel_errormsg());
+	return view;
+}
+
+struct truth {
+	int fd;
+	uint64_t offset;
+	char *buffer;
+};
+
+static int read_run(void *ctx, const struct morsel_run *run)
+{
+	struct truth *t = ctx;
+
+	if (run->resident)
+		assert_int_equal(pread(t->fd, t->buffer + (run->offset - t->offset), run->bytes,
+				       (off_t)(run->frame * PAGE)),
+				 run->bytes);
+	else
+		memset(t->buffer + (run->offset - t->offset), 0, run->bytes);
+	return 0;
+}
+
+void contract_truth(const struct contract *c, struct morsel *morsel, uint64_t offset, void *buffer,
+		    uint64_t bytes)
+{
+	uint64_t first = offset / PAGE * PAGE;
+	uint64_t end = (offset + bytes + PAGE - 1) / PAGE * PAGE;
+	struct truth t = {.fd = c->fd, .offset = first, .buffer = malloc(end - first)};
+
+	assert_non_null(t.buffer);
+	assert_int_equal(morsel_runs(morsel, first, end - first, read_run, &t), 0);
+	memcpy(buffer, t.buffer + (offset - first), bytes);
+	free(t.buffer);
+}
+
+void contract_check(const struct contract *c, struct morsel_view *view, uint64_t base,
+		    uint64_t offset, uint64_t bytes)
+{
+	char *want = malloc(bytes), *have = malloc(bytes);
+	struct morsel_grant grant;
+
+	assert_true(want && have);
+	if (morsel_acquire(view, offset, bytes, MORSEL_READ, &grant))
+		fail_msg("%s", morsel_errormsg());
+	assert_int_equal(contract_target->peek(view, offset, have, bytes), 0);
+	contract_truth(c, c->morsel, base + offset, want, bytes);
+	assert_memory_equal(want, have, bytes);
+	morsel_release(&grant);
+	free(want);
+	free(have);
+}
+
+void contract_write(struct morsel_view *view, uint64_t offset, uint64_t bytes, uint64_t value)
+{
+	unsigned char *buffer = malloc(bytes);
+	struct morsel_grant grant;
+
+	assert_non_null(buffer);
+	for (uint64_t i = 0; i < bytes; i++)
+		buffer[i] = (unsigned char)(test_random(&value) >> 32);
+	if (morsel_acquire(view, offset, bytes, MORSEL_WRITE, &grant))
+		fail_msg("%s", morsel_errormsg());
+	assert_int_equal(contract_target->poke(view, offset, buffer, bytes), 0);
+	morsel_release(&grant);
+	free(buffer);
+}
+
+int main(int argc, char **argv)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, contract_set_up, contract_tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(contract_one_truth),
+		TEST(contract_invalidate),
+		TEST(contract_random),
+		TEST(contract_coherent),
+		TEST(contract_no_early_reuse),
+		TEST(contract_nothing_lost),
+		TEST(contract_grants_hold),
+		TEST(contract_lazy),
+		TEST(contract_grow),
+		TEST(contract_rights),
+		TEST(contract_position),
+		TEST(contract_threads),
+		TEST(contract_destroy_any_time),
+		TEST(contract_says_no),
+	};
+
+	for (size_t i = 0; argc == 3 && i < mrs_array_length(targets); i++)
+		if (!strcmp(targets[i]->name, argv[1]))
+			contract_target = targets[i];
+	if (!contract_target) {
+		fprintf(stderr, "usage: contract_test TARGET CAPABILITIES.TSV\n");
+		return 2;
+	}
+	contract_caps = listed_caps(argv[2], contract_target->name);
+	seed = test_seed();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
