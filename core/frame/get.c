@@ -24,7 +24,7 @@ static void get_end(const struct morsel_frames *f, struct mrs_frames_local *l, u
 }
 
 /* Finds a word of the row with free bits for the cache. */
-static bool cache_fill(struct own *own, const uint64_t *row)
+static __attribute__((noinline)) bool cache_fill(struct own *own, const uint64_t *row)
 {
 	for (unsigned i = 0; i < ROW_WORDS; i++) {
 		unsigned word = (own->word + i) % ROW_WORDS;
@@ -40,77 +40,77 @@ static bool cache_fill(struct own *own, const uint64_t *row)
 }
 
 /* One frame out of what the local counts itself, or MORSEL_FRAMES_NONE. */
-static inline uint64_t get_fast(const struct morsel_frames *f, struct mrs_frames_local *l,
-				struct own *own)
+static inline uint64_t get_own(const struct morsel_frames *f, struct mrs_frames_local *l,
+			       struct own *own)
 {
-	uint32_t free = mrs_load_relaxed32(&own->free), child = own_child(f, own);
-	uint64_t *row, frame, cache, bit;
+	uint32_t free = mrs_load_relaxed32(&own->free), child = own->child - 1;
+	uint64_t *row, frame, mask;
+	unsigned bit;
 
-	if (frames_unlikely(!free || child == UINT32_MAX))
+	if (frames_unlikely(!free || child >= child_count(f)))
 		return MORSEL_FRAMES_NONE;
 	row = row_of(f, child);
-	if (frames_unlikely(!own->cache && !cache_fill(own, row)))
+	if (frames_unlikely(!own->cache) && !cache_fill(own, row))
 		return MORSEL_FRAMES_NONE;
-	cache = own->cache;
-	bit = cache & -cache;
-	row += own->word % ROW_WORDS;
-	frame = (uint64_t)child * CHILD_FRAMES + own->word % ROW_WORDS * 64 +
-		(unsigned)__builtin_ctzll(cache);
-	own->cache = cache ^ bit;
+	bit = (unsigned)__builtin_ctzll(own->cache);
+	mask = (uint64_t)1 << bit;
+	frame = (uint64_t)child * CHILD_FRAMES + own->word % ROW_WORDS * 64 + bit;
+	own->cache &= own->cache - 1;
 	pending_store(&l->pending, pending_get(frame, 0));
 	mrs_store_relaxed32(&own->free, free - 1);
 	MRS_PROBE("frame.get.fast");
 	/* A thief may have been faster: then the search sorts it out. */
-	if (frames_unlikely(mrs_fetch_or(row, bit) & bit)) {
+	if (frames_unlikely(mrs_fetch_or(&f->rows[frame / 64], mask) & mask)) {
 		mrs_store_relaxed32(&own->free, free);
 		return MORSEL_FRAMES_NONE;
 	}
 	return frame;
 }
 
-/* What was put last, if it is of the class's own kind. */
-static inline uint64_t get_pocket(const struct morsel_frames *f, struct mrs_frames_local *l,
-				  unsigned cls)
+/* May the huge frames go on into this tree of another kind? If it is unused: a few times. */
+static __attribute__((noinline)) bool huge_next_tree(const struct morsel_frames *f,
+						     struct mrs_frames_local *l, unsigned cls,
+						     struct tree t)
 {
-	struct own *pocket = &l->own[OWN_POCKET];
-	uint64_t frame;
-
-	if (f->policy.rank[cls][pocket->kind % (MORSEL_FRAMES_CLASSES + 1)])
-		return MORSEL_FRAMES_NONE;
-	frame = get_fast(f, l, pocket);
-	/* Somebody else has taken its bits, and counted them in the entry. */
-	if (frames_unlikely(frame == MORSEL_FRAMES_NONE))
-		mrs_frames_pocket_empty(f, l);
-	return frame;
+	if (tree_kind(t) || !l->sure || f->policy.rank[cls][0] >= MORSEL_FRAMES_RANKS)
+		return false;
+	l->sure--;
+	mrs_frames_tree_claimed(f, l->huge / TREE_CHILDREN, cls);
+	return true;
 }
 
 /* The next huge frame, if it lies in a tree of the first choice, or MORSEL_FRAMES_NONE. */
-static inline uint64_t get_huge_fast(const struct morsel_frames *f, struct mrs_frames_local *l,
-				     unsigned cls)
+static inline uint64_t get_huge(const struct morsel_frames *f, struct mrs_frames_local *l,
+				unsigned cls)
 {
 	uint32_t child = l->huge;
 	struct child seen;
 	struct tree t;
 
-	if (child >= child_count(f) || child / TREE_CHILDREN >= trees_end(f))
+	if (frames_unlikely(child >= child_count(f) || child / TREE_CHILDREN >= trees_end(f)))
 		return MORSEL_FRAMES_NONE;
 	t = tree_load(f, child / TREE_CHILDREN);
-	if (!tree_online(t) || f->policy.rank[cls][tree_kind(t)])
+	if (frames_unlikely(!tree_online_surely(t)))
+		return MORSEL_FRAMES_NONE;
+	if (frames_unlikely(f->policy.rank[cls][tree_kind(t) & 3]) && !huge_next_tree(f, l, cls, t))
 		return MORSEL_FRAMES_NONE;
 	pending_store(&l->pending,
 		      pending_get((uint64_t)child * CHILD_FRAMES, MORSEL_FRAMES_HUGE_ORDER));
-	if (!child_apply(f, child, child_get_huge, 0, &seen))
+	if (frames_unlikely(!child_apply(f, child, child_get_huge, 0, &seen)))
 		return MORSEL_FRAMES_NONE;
 	if (!child_is(seen, CHILD_FILLED)) {
 		MRS_PROBE("frame.huge.fill");
 		row_fill(row_of(f, child), UINT64_MAX);
 	}
+	/* The next one's row: an atomic operation waits until all stores before it are in the
+	 * cache. */
+	__builtin_prefetch(row_of(f, child) + 2 * ROW_WORDS, 1);
 	l->huge = child + 1;
 	return (uint64_t)child * CHILD_FRAMES;
 }
 
-static uint64_t get_slow(const struct morsel_frames *f, unsigned local, unsigned order,
-			 unsigned cls)
+static __attribute__((noinline)) uint64_t get_search(const struct morsel_frames *f, unsigned local,
+						     unsigned order, unsigned cls)
 {
 	struct get g = {.f = f,
 			.l = &f->locals[local],
@@ -125,30 +125,59 @@ static uint64_t get_slow(const struct morsel_frames *f, unsigned local, unsigned
 	return frame == MORSEL_FRAMES_NONE ? mrs_frames_search(&g) : frame;
 }
 
-int morsel_frames_get(struct morsel_frames *f, unsigned local, unsigned order,
-		      enum morsel_frames_class cls, unsigned flags, uint64_t *frame)
+/* What get_fast() could not serve. */
+static __attribute__((noinline)) int get_slow(const struct morsel_frames *f, unsigned local,
+					      unsigned order, unsigned cls, unsigned flags,
+					      uint64_t *frame)
 {
 	struct mrs_frames_local *l;
-	uint64_t got = MORSEL_FRAMES_NONE;
+	uint64_t got;
 	int error = get_check(f, local, order, cls);
 
-	if (frames_unlikely(error))
+	if (error)
 		return error;
 	l = &f->locals[local];
 	local_enter(f, l);
-	if (frames_likely(order == 0)) {
-		if (l->own[OWN_POCKET].free)
-			got = get_pocket(f, l, cls);
-		if (got == MORSEL_FRAMES_NONE)
-			got = get_fast(f, l, own_of(l, cls));
-	} else if (order == MORSEL_FRAMES_HUGE_ORDER) {
-		got = get_huge_fast(f, l, cls);
+	got = get_search(f, local, order, cls);
+	get_end(f, l, flags, got != MORSEL_FRAMES_NONE);
+	if (got == MORSEL_FRAMES_NONE)
+		return -FRAMES_ENOMEM;
+	*frame = got;
+	return 0;
+}
+
+/* The pocket first: what was put last is closest to the processor, and closes the hole it made. */
+static inline uint64_t get_fast(const struct morsel_frames *f, struct mrs_frames_local *l,
+				unsigned order, unsigned cls)
+{
+	struct own *pocket = &l->own[OWN_POCKET], *own = own_of(l, cls);
+
+	if (order == MORSEL_FRAMES_HUGE_ORDER)
+		return get_huge(f, l, cls);
+	if (order)
+		return MORSEL_FRAMES_NONE;
+	/* If the bits of the pocket are gone, the search empties it. */
+	if (pocket->free && !f->policy.rank[cls][pocket->kind & 3])
+		own = pocket;
+	return get_own(f, l, own);
+}
+
+int morsel_frames_get(struct morsel_frames *f, unsigned local, unsigned order,
+		      enum morsel_frames_class cls, unsigned flags, uint64_t *frame)
+{
+	uint64_t got = MORSEL_FRAMES_NONE;
+
+	if (frames_likely(local_in_range(f, local) && cls < MORSEL_FRAMES_CLASSES)) {
+		struct mrs_frames_local *l = &f->locals[local];
+
+		local_enter(f, l);
+		got = get_fast(f, l, order, cls);
+		if (frames_likely(got != MORSEL_FRAMES_NONE && !(flags & MORSEL_FRAMES_TRACKED)))
+			pending_store(&l->pending, 0);
+		local_leave(f, l);
 	}
 	if (frames_unlikely(got == MORSEL_FRAMES_NONE))
-		got = get_slow(f, local, order, cls);
-	get_end(f, l, flags, got != MORSEL_FRAMES_NONE);
-	if (frames_unlikely(got == MORSEL_FRAMES_NONE))
-		return -FRAMES_ENOMEM;
+		return get_slow(f, local, order, cls, flags, frame);
 	*frame = got;
 	return 0;
 }
@@ -332,7 +361,7 @@ int morsel_frames_get_many(struct morsel_frames *f, unsigned local, enum morsel_
 	local_enter(f, l);
 	have = get_row(f, l, own, 0, n, out);
 	if (!have) {
-		uint64_t frame = get_slow(f, local, 0, cls);
+		uint64_t frame = get_search(f, local, 0, cls);
 
 		if (frame != MORSEL_FRAMES_NONE) {
 			out[0] = frame;

@@ -111,19 +111,29 @@ static uint64_t forest_run(struct get *g, uint32_t tree, uint32_t count, bool st
 	return run_try(g, tree * TREE_CHILDREN, steal);
 }
 
-static uint64_t huge_pass(struct get *g, unsigned rank, bool all)
+/*
+ * All trees of one rank, or all that there are. *next becomes the best rank above this that was
+ * seen.
+ */
+static uint64_t huge_pass(struct get *g, unsigned rank, bool all, unsigned *next)
 {
 	uint32_t end = trees_end(g->f), count = 1u << (g->order - MORSEL_FRAMES_HUGE_ORDER);
 	int wanted = count < TREE_CHILDREN ? (int)count : (int)TREE_CHILDREN;
+	uint32_t tree = g->tree;
 
-	for (uint32_t i = 0; i < end; i++) {
-		uint32_t tree = (g->tree + i) % end;
+	for (uint32_t i = 0; i < end; i++, tree = tree + 1 < end ? tree + 1 : 0) {
 		struct tree t = tree_load(g->f, tree);
-		unsigned here = g->f->policy.rank[g->cls][tree_kind(t)];
+		unsigned here;
 		uint64_t frame;
 
-		if (!tree_online(t) || here == MORSEL_FRAMES_NEVER ||
-		    (!all && (here != rank || tree_whole(t) < wanted)))
+		if (!all && tree_whole(t) < wanted)
+			continue;
+		here = g->f->policy.rank[g->cls][tree_kind(t) & 3];
+		if (!tree_online(t) || here == MORSEL_FRAMES_NEVER)
+			continue;
+		if (!all && here > rank && here < *next)
+			*next = here;
+		if (!all && here != rank)
 			continue;
 		frame = count <= TREE_CHILDREN ? tree_runs(g, tree, count, all)
 					       : forest_run(g, tree, count, all);
@@ -133,31 +143,26 @@ static uint64_t huge_pass(struct get *g, unsigned rank, bool all)
 	return MORSEL_FRAMES_NONE;
 }
 
-/* The run after the last one, if it lies in a tree of the first choice. */
-static uint64_t huge_next(struct get *g)
-{
-	uint32_t count = 1u << (g->order - MORSEL_FRAMES_HUGE_ORDER);
-	uint32_t child = (g->l->huge + count - 1) & ~(count - 1);
-	struct tree t;
-
-	if (child >= child_count(g->f) || child + count > child_count(g->f))
-		return MORSEL_FRAMES_NONE;
-	if (child / TREE_CHILDREN >= trees_end(g->f))
-		return MORSEL_FRAMES_NONE;
-	t = tree_load(g->f, child / TREE_CHILDREN);
-	if (!tree_online(t) || g->f->policy.rank[g->cls][tree_kind(t)] != 0)
-		return MORSEL_FRAMES_NONE;
-	return run_try(g, child, false);
-}
+/* After a walk that found nothing of its own kind, so many unused trees are taken without another.
+ */
+#define SURE_TREES 8
 
 uint64_t mrs_frames_huge_search(struct get *g, bool all)
 {
+	unsigned rank = 0, next = MORSEL_FRAMES_RANKS;
 	uint64_t frame;
 
+	if (!g->fixed && g->l->huge / TREE_CHILDREN < trees_end(g->f))
+		g->tree = g->l->huge / TREE_CHILDREN;
 	if (all)
-		return huge_pass(g, 0, true);
-	frame = g->fixed ? MORSEL_FRAMES_NONE : huge_next(g);
-	for (unsigned rank = 0; frame == MORSEL_FRAMES_NONE && rank < MORSEL_FRAMES_RANKS; rank++)
-		frame = huge_pass(g, rank, false);
+		return huge_pass(g, 0, true, &next);
+	frame = huge_pass(g, 0, false, &next);
+	if (frame == MORSEL_FRAMES_NONE)
+		g->l->sure = SURE_TREES;
+	while (frame == MORSEL_FRAMES_NONE && next < MORSEL_FRAMES_RANKS) {
+		rank = next;
+		next = MORSEL_FRAMES_RANKS;
+		frame = huge_pass(g, rank, false, &next);
+	}
 	return frame;
 }

@@ -39,7 +39,8 @@ struct mrs_frames_local {
 	uint32_t busy;	   /* a caller is inside; only in builds with checks */
 	uint32_t tree;	   /* index + 1 of the tree that was good last time, 0: none yet */
 	uint32_t huge;	   /* child at which the next huge frame is looked for */
-	uint32_t unused[6];
+	uint32_t sure;	   /* unused trees that huge frames may go on into without a search */
+	uint32_t unused[5];
 	uint64_t mask[ROW_WORDS]; /* of a pending record that is PENDING_MASKED */
 	uint64_t reserve[8];
 };

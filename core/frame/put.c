@@ -54,25 +54,35 @@ static inline bool own_give(struct own *own, uint32_t child, unsigned freed, uns
 	return true;
 }
 
-/* Counts what was freed: in a reservation if the child is ours, else in the pocket. */
-static inline void put_count(const struct morsel_frames *f, struct mrs_frames_local *l,
-			     uint64_t frame, unsigned freed, uint64_t mask)
+/* What was freed becomes the pocket; what was in it goes to its own child. */
+static inline void put_pocket(const struct morsel_frames *f, unsigned local, uint64_t frame,
+			      unsigned freed, uint64_t mask, struct tree t)
 {
-	uint32_t child = (uint32_t)(frame / CHILD_FRAMES);
-	unsigned word = frame % CHILD_FRAMES / 64;
+	struct mrs_frames_local *l = &f->locals[local];
 	struct own *pocket = &l->own[OWN_POCKET];
 
-	for (unsigned i = 0; i < OWNS; i++)
-		if (own_give(&l->own[i], child, freed, word, mask))
-			return;
-	if (pocket->free)
+	local_seen(f, local);
+	if (frames_unlikely(pocket->free))
 		mrs_frames_pocket_empty(f, l);
-	pocket->child = child + 1;
-	pocket->word = word;
+	pocket->child = (uint32_t)(frame / CHILD_FRAMES) + 1;
+	pocket->word = frame / 64 % ROW_WORDS;
 	pocket->cache = mask;
-	pocket->kind = tree_kind(tree_load(f, child / TREE_CHILDREN));
+	pocket->kind = (uint32_t)((t.raw & TREE_KIND) >> TREE_KIND_AT);
 	mrs_compiler_barrier();
 	mrs_store_relaxed32(&pocket->free, freed);
+}
+
+/* Counts what was freed: in a reservation if the child is ours, else in the pocket. */
+static void put_count(const struct morsel_frames *f, unsigned local, uint64_t frame, unsigned freed,
+		      uint64_t mask)
+{
+	struct mrs_frames_local *l = &f->locals[local];
+	uint32_t child = (uint32_t)(frame / CHILD_FRAMES);
+
+	for (unsigned i = 0; i < OWNS; i++)
+		if (own_give(&l->own[i], child, freed, frame / 64 % ROW_WORDS, mask))
+			return;
+	put_pocket(f, local, frame, freed, mask, tree_load(f, child / TREE_CHILDREN));
 }
 
 /* Sets bits again that were cleared in a child that turned out to be free. */
@@ -111,30 +121,8 @@ static int put_bits(const struct morsel_frames *f, unsigned local, uint64_t fram
 		put_restore(row, at, order);
 		return -FRAMES_ENOENT;
 	}
-	put_count(f, &f->locals[local], frame, freed, order > 6 ? 0 : word_mask(order) << at % 64);
+	put_count(f, local, frame, freed, order > 6 ? 0 : word_mask(order) << at % 64);
 	return 0;
-}
-
-/* Order 0 and nothing unusual about the child; false: put_bits() decides. */
-static inline bool put_fast(const struct morsel_frames *f, struct mrs_frames_local *l,
-			    uint64_t frame, unsigned flags)
-{
-	uint32_t child = (uint32_t)(frame / CHILD_FRAMES);
-	uint64_t *word = &f->rows[frame / 64], bit = (uint64_t)1 << frame % 64;
-	struct child v = child_load(f, child);
-
-	if (frames_unlikely(child_is(v, CHILD_HUGE | CHILD_FILLED | CHILD_ABSENT) ||
-			    (!child_is(v, CHILD_DIRTY) && !(flags & MORSEL_FRAMES_PUT_ZERO))))
-		return false;
-	MRS_PROBE("frame.put.fast");
-	if (frames_unlikely(!(mrs_fetch_and(word, ~bit) & bit)))
-		return false;
-	if (frames_unlikely(child_is(child_load(f, child), CHILD_FILLED))) {
-		mrs_fetch_or(word, bit);
-		return false;
-	}
-	put_count(f, l, frame, 1, bit);
-	return true;
 }
 
 static int put_child(const struct morsel_frames *f, unsigned local, uint32_t child, unsigned flags)
@@ -180,28 +168,26 @@ static int put_run(const struct morsel_frames *f, unsigned local, uint64_t frame
 	return error;
 }
 
-static void put_end(const struct morsel_frames *f, struct mrs_frames_local *l)
+static inline void put_end(const struct morsel_frames *f, struct mrs_frames_local *l)
 {
 	epoch_bump(&l->epoch);
 	pending_store(&l->pending, 0);
 	local_leave(f, l);
 }
 
-int morsel_frames_put(struct morsel_frames *f, unsigned local, uint64_t frame, unsigned order,
-		      unsigned flags)
+static __attribute__((noinline)) int put_slow(const struct morsel_frames *f, unsigned local,
+					      uint64_t frame, unsigned order, unsigned flags)
 {
 	struct mrs_frames_local *l;
 	int error = put_check(f, local, frame, order);
 
-	if (frames_unlikely(error))
+	if (error)
 		return error;
 	l = &f->locals[local];
 	local_enter(f, l);
 	local_seen(f, local);
 	pending_store(&l->pending, pending_put(frame, order));
-	if (frames_likely(order == 0 && put_fast(f, l, frame, flags)))
-		error = 0;
-	else if (frames_likely(order < MORSEL_FRAMES_HUGE_ORDER))
+	if (order < MORSEL_FRAMES_HUGE_ORDER)
 		error = put_bits(f, local, frame, order, flags);
 	else if (order == MORSEL_FRAMES_HUGE_ORDER)
 		error = put_child(f, local, (uint32_t)(frame / CHILD_FRAMES), flags);
@@ -209,6 +195,54 @@ int morsel_frames_put(struct morsel_frames *f, unsigned local, uint64_t frame, u
 		error = put_run(f, local, frame, order, flags);
 	put_end(f, l);
 	return error;
+}
+
+/*
+ * One frame of a child about which nothing is unusual, into a reservation or an empty pocket.
+ * False: nothing has changed, put_slow() decides. A child that a local holds is never FILLED.
+ */
+static inline bool put_fast(const struct morsel_frames *f, unsigned local, uint64_t frame,
+			    unsigned flags)
+{
+	uint64_t *word = &f->rows[frame / 64], mask = (uint64_t)1 << frame % 64;
+	uint32_t child = (uint32_t)(frame / CHILD_FRAMES), entry;
+	struct mrs_frames_local *l = &f->locals[local];
+	unsigned at = frame / 64 % ROW_WORDS;
+	struct own *own = &l->own[OWN_MOVABLE];
+	struct tree t;
+
+	if (frames_unlikely(!local_in_range(f, local) || frame >= f->capacity))
+		return false;
+	/* The word is the one line that a put at random does not have at hand. */
+	__builtin_prefetch(word, 1);
+	t = tree_load(f, child / TREE_CHILDREN);
+	if (frames_unlikely(!tree_online_surely(t)))
+		return false;
+	entry = child_load(f, child).raw | (flags & MORSEL_FRAMES_PUT_ZERO ? CHILD_DIRTY : 0);
+	if (frames_unlikely((entry & (CHILD_HUGE | CHILD_FILLED | CHILD_ABSENT | CHILD_DIRTY)) !=
+			    CHILD_DIRTY))
+		return false;
+	if (!own_holds(own, child))
+		own = &l->own[OWN_POCKET];
+	local_enter(f, l);
+	pending_store(&l->pending, pending_put(frame, 0));
+	MRS_PROBE("frame.put.fast");
+	if (frames_unlikely(!(mrs_fetch_and(word, ~mask) & mask))) {
+		local_leave(f, l);
+		return false;
+	}
+	if (!own_give(own, child, 1, at, mask))
+		put_pocket(f, local, frame, 1, mask, t);
+	put_end(f, l);
+	return true;
+}
+
+int morsel_frames_put(struct morsel_frames *f, unsigned local, uint64_t frame, unsigned order,
+		      unsigned flags)
+{
+	if (frames_likely(order == 0) && frames_likely(put_fast(f, local, frame, flags)))
+		return 0;
+	return put_slow(f, local, frame, order, flags);
 }
 
 /* The longest beginning of list that lies in one word, in any order, without doubles. */
@@ -251,7 +285,7 @@ static int put_word(const struct morsel_frames *f, unsigned local, uint64_t fram
 		mrs_fetch_or(word, mask);
 		return -FRAMES_ENOENT;
 	}
-	put_count(f, &f->locals[local], frame, word_count(mask), mask);
+	put_count(f, local, frame, word_count(mask), mask);
 	return 0;
 }
 

@@ -320,6 +320,7 @@ static void local_clear(struct mrs_frames_local *l)
 	l->busy = 0;
 	l->tree = 0;
 	l->huge = 0;
+	l->sure = 0;
 }
 
 void morsel_frames_recover(struct morsel_frames *f)

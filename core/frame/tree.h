@@ -49,12 +49,15 @@ static inline uint64_t tree_flags(struct tree t)
 	return t.raw - counters;
 }
 
+/* Nothing is borrowed if bit 47 is clear: most of the time one look is enough. */
+static inline bool tree_online_surely(struct tree t)
+{
+	return (t.raw & (TREE_ONLINE | (uint64_t)1 << 47)) == TREE_ONLINE;
+}
+
 static inline bool tree_online(struct tree t)
 {
-	/* Nothing is borrowed if bit 47 is clear. */
-	if ((t.raw & (TREE_ONLINE | (uint64_t)1 << 47)) == TREE_ONLINE)
-		return true;
-	return tree_flags(t) & TREE_ONLINE;
+	return tree_online_surely(t) || tree_flags(t) & TREE_ONLINE;
 }
 
 static inline int tree_whole(struct tree t)
