@@ -5,4 +5,4 @@ morsel_explore_test(NAME support_explore_unit LABELS unit SOURCES ../support/exp
 morsel_test(NAME core_dir_unit LABELS unit SOURCES dir_test.c)
 morsel_explore_test(NAME core_dir_explore LABELS unit SOURCES dir_explore_test.c
                     CODE pool/cell.c pool/dir.c pool/dir_check.c pool/dir_walk.c pool/dirent.c
-                    TIMEOUT 600)
+                    TIMEOUT 1800)
