@@ -340,7 +340,8 @@ int mrs_cell_each(struct mrs_cells *cells, enum mrs_cell_kind kind,
 }
 
 /* What a dead slot left of one cell: true if it has been freed now. */
-static bool reap_cell(struct mrs_cells *cells, uint64_t *header, uint64_t seen, uint64_t index)
+static bool reap_cell(struct mrs_cells *cells, uint64_t *header, uint64_t seen, uint64_t index,
+		      unsigned *walks)
 {
 	mrs_cell cell = mrs_handle_make(index, mrs_header_generation(seen));
 
@@ -348,7 +349,7 @@ static bool reap_cell(struct mrs_cells *cells, uint64_t *header, uint64_t seen, 
 		clear_and_free(cells, header, seen, index);
 		return true;
 	}
-	if (mrs_dir_node_is_linked(cells, cell)) {
+	if (mrs_dir_node_is_linked(cells, cell, walks)) {
 		mrs_cas(header, &seen,
 			mrs_header_make(MRS_CELL_NODE, 0, mrs_header_generation(seen)));
 		return false;
@@ -360,7 +361,7 @@ static bool reap_cell(struct mrs_cells *cells, uint64_t *header, uint64_t seen, 
 unsigned mrs_cells_reap(struct mrs_cells *cells, unsigned slot)
 {
 	uint64_t high = mrs_cells_high(cells), free_cells = 0;
-	unsigned freed = 0;
+	unsigned freed = 0, walks = 4 * MRS_INTENTS_PER_SLOT;
 
 	for (uint64_t index = 0; index < high; index++) {
 		uint64_t *header = mrs_cell_header(cells, index);
@@ -374,7 +375,7 @@ unsigned mrs_cells_reap(struct mrs_cells *cells, unsigned slot)
 		}
 		if ((kind == MRS_CELL_CLAIMED || kind == MRS_CELL_CLEARING) &&
 		    mrs_header_owner_plus_1(seen) == slot + 1)
-			freed += reap_cell(cells, header, seen, index);
+			freed += reap_cell(cells, header, seen, index, &walks);
 		free_cells += mrs_header_kind(mrs_load_acquire(header)) == MRS_CELL_FREE;
 	}
 	/* Nobody else claims or frees now: what the dead one did not count is counted here. */

@@ -330,7 +330,7 @@ static bool node_is_anywhere(struct mrs_cells *cells, uint64_t word)
 	return false;
 }
 
-bool mrs_dir_node_is_linked(struct mrs_cells *cells, mrs_cell cell)
+bool mrs_dir_node_is_linked(struct mrs_cells *cells, mrs_cell cell, unsigned *walks)
 {
 	struct mrs_cell_node *node = mrs_cell_at(cells, cell, MRS_CELL_CLAIMED);
 	uint64_t word = mrs_word_make(MRS_WORD_NODE, cell), depth;
@@ -341,5 +341,8 @@ bool mrs_dir_node_is_linked(struct mrs_cells *cells, mrs_cell cell)
 	depth = mrs_load_acquire(&node->depth);
 	if (depth <= MRS_DIR_HASH_DEPTHS)
 		return node_is_on_its_way(cells, word, mrs_load_acquire(&node->hash), depth);
-	return depth <= MRS_DIR_DEPTH_MAX && node_is_anywhere(cells, word);
+	if (depth > MRS_DIR_DEPTH_MAX || !*walks)
+		return false;
+	--*walks;
+	return node_is_anywhere(cells, word);
 }

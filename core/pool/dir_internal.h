@@ -109,8 +109,13 @@ bool mrs_dirent_hash(struct mrs_cells *cells, mrs_cell dirent, uint64_t *hash);
 unsigned mrs_dir_digit(const struct mrs_dir_key *key, unsigned depth);
 /* The node that a trie word means, or NULL if the word is damaged. */
 struct mrs_cell_node *mrs_dir_node(struct mrs_cells *cells, uint64_t word);
-/* Gate closed: does the trie mean this cell (still CLAIMED) as a node? */
-bool mrs_dir_node_is_linked(struct mrs_cells *cells, mrs_cell cell);
+/*
+ * Gate closed: does the trie mean this cell (still CLAIMED) as a node? Where that cannot be told
+ * from the hash, the whole trie is walked, at most *walks times (counted down): more than a slot
+ * has threads in the middle of a change means a hostile pool, which must not cost a walk for each
+ * cell.
+ */
+bool mrs_dir_node_is_linked(struct mrs_cells *cells, mrs_cell cell, unsigned *walks);
 
 /* ---- dir_walk.c ---- */
 

@@ -671,6 +671,15 @@ static void test_death_at_every_verb_of_long_names(void **state)
 	print_total("long names, one dies");
 }
 
+/* Alone, where names of one hash push each other far below the hash's end. */
+static void test_death_at_every_verb_of_a_deep_link(void **state)
+{
+	static const char *const one[3] = {"a11"};
+
+	assert_int_equal(walk(one, &(struct op){OP_CREATE, "a11x", NULL}, 1, 1, 1), 0);
+	print_total("deep link, dies");
+}
+
 static void test_death_where_cells_are_reused(void **state)
 {
 	static const struct op ops[][2] = {
@@ -712,6 +721,7 @@ int main(void)
 		cmocka_unit_test(test_triples),
 		cmocka_unit_test(test_death_at_every_verb_beside_another),
 		cmocka_unit_test(test_death_at_every_verb_of_long_names),
+		cmocka_unit_test(test_death_at_every_verb_of_a_deep_link),
 		cmocka_unit_test(test_death_where_cells_are_reused),
 		cmocka_unit_test(test_a_link_by_plain_store_is_found),
 		cmocka_unit_test(test_a_retarget_of_the_target_alone_is_found),
