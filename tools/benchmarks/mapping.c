@@ -77,7 +77,7 @@ static void compare(const struct plan *plan, struct figure *figures, size_t coun
 		    const struct store *ours_store, uint32_t ours_flags,
 		    const struct store *theirs_store, uint32_t theirs_flags)
 {
-	struct side ours = {.store = ours_store, .flags = ours_flags};
+	struct side ours = {.store = ours_store, .flags = ours_flags | PROBE_SMAPS};
 	struct side theirs = {.store = theirs_store, .flags = theirs_flags};
 	unsigned round;
 	size_t i;

@@ -60,7 +60,7 @@ static uint64_t proc_kb(const char *file, const char *const *keys)
 	return kb;
 }
 
-static void count_memory(struct probe_result *result)
+static void count_memory(bool smaps, struct probe_result *result)
 {
 	static const char *const table[] = {"VmPTE:", NULL};
 	static const char *const pss[] = {"Pss:", NULL};
@@ -68,6 +68,8 @@ static void count_memory(struct probe_result *result)
 	static const char *const hugetlb[] = {"Shared_Hugetlb:", "Private_Hugetlb:", NULL};
 
 	result->table_kb = proc_kb("/proc/self/status", table);
+	if (!smaps)
+		return;
 	result->pss_kb = proc_kb("/proc/self/smaps_rollup", pss);
 	result->hugetlb_kb = proc_kb("/proc/self/smaps_rollup", hugetlb);
 	result->huge_kb = proc_kb("/proc/self/smaps_rollup", huge) + result->hugetlb_kb;
@@ -93,7 +95,7 @@ void probe_main(int argc, char **argv)
 	if (!say_and_wait(&step))
 		_exit(1);
 	if (step == 'c') {
-		count_memory(&result);
+		count_memory(request.flags & PROBE_SMAPS, &result);
 		if (!say_and_wait(&step))
 			_exit(1);
 	}

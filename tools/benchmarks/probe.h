@@ -21,7 +21,7 @@ enum probe_what {
 	PROBE_MMAP_FILE,   /* mmap the file, sum all words */
 	PROBE_IMPORT_FILE, /* the descriptor is a pool: import the file, map, sum all words */
 	PROBE_ATTACH,	   /* the descriptor is a pool: open it, and that is all */
-	PROBE_OPEN_NAMES,  /* ... and open morsels by name: see open.c */
+	PROBE_OPEN_NAMES,  /* ... and open morsels by name: see open_names() */
 };
 
 enum probe_flags {
@@ -29,6 +29,7 @@ enum probe_flags {
 	PROBE_ATTACHED = 1 << 1, /* open the pool before the clock starts */
 	PROBE_WARM = 1 << 2,	 /* with ATTACHED: map and unmap another morsel before, too */
 	PROBE_READ = 1 << 3,	 /* read and verify the number of every page */
+	PROBE_SMAPS = 1 << 4,	 /* count pss_kb and what is mapped huge: slow with 4 KiB pages */
 };
 
 #define PROBE_MORSEL "object"  /* name of the morsel that is measured */

@@ -208,32 +208,27 @@ static void enter_attach(struct subject *s, int fd, struct probe_result *result)
 		result->map_ns = bench_now() - start;
 }
 
-/* Opens q->bytes names chosen at random of q->count; map_ns is all opens, read_ns all closes. */
-static void enter_names(struct subject *s, const struct probe_request *q, int fd,
-			struct probe_result *result)
+int open_names(struct morsel_pool *pool, const struct probe_request *q, struct probe_result *result)
 {
 	uint64_t seed = q->seed, i, start;
 	struct morsel *morsel;
 	char name[32];
 	int error;
 
-	if (attach(s, fd, result))
-		return;
 	for (i = 0; i < q->bytes; i++) {
 		seed = seed * 6364136223846793005ull + 1442695040888963407ull;
 		snprintf(name, sizeof(name), "morsel-%llu",
 			 (unsigned long long)((seed >> 33) % q->count));
 		start = bench_now();
-		error = morsel_open(s->pool, name, NULL, &morsel);
+		error = morsel_open(pool, name, NULL, &morsel);
 		result->map_ns += bench_now() - start;
-		if (error < 0) {
-			fail_morsel(result, name, error);
-			return;
-		}
+		if (error < 0)
+			return fail_morsel(result, name, error);
 		start = bench_now();
 		morsel_close(morsel);
-		result->read_ns += bench_now() - start;
+		result->unmap_ns += bench_now() - start;
 	}
+	return 0;
 }
 
 void subject_enter(struct subject *s, const struct probe_request *q, int fd,
@@ -251,7 +246,8 @@ void subject_enter(struct subject *s, const struct probe_request *q, int fd,
 		enter_attach(s, fd, result);
 		break;
 	case PROBE_OPEN_NAMES:
-		enter_names(s, q, fd, result);
+		if (!attach(s, fd, result))
+			open_names(s->pool, q, result);
 		break;
 	default:
 		enter_reader(s, q, fd, result);
@@ -266,7 +262,7 @@ void subject_leave(struct subject *s, struct probe_result *result)
 		morsel_view_destroy(s->view);
 	else if (s->at)
 		munmap(s->at, s->bytes);
-	result->unmap_ns = bench_now() - start;
+	result->unmap_ns += bench_now() - start;
 	if (s->morsel)
 		morsel_close(s->morsel);
 	if (s->pool)

@@ -24,4 +24,11 @@ void subject_enter(struct subject *subject, const struct probe_request *request,
 		   struct probe_result *result);
 void subject_leave(struct subject *subject, struct probe_result *result);
 
+/*
+ * Opens and closes q->bytes morsels of the q->count that are called "morsel-N", chosen at random
+ * from q->seed: adds the time of all opens to result->map_ns, of all closes to result->unmap_ns.
+ */
+int open_names(struct morsel_pool *pool, const struct probe_request *q,
+	       struct probe_result *result);
+
 #endif

@@ -115,16 +115,17 @@ static int make_pattern(const char *model, struct pattern *pattern)
 
 /* ---- measuring ---- */
 
-static struct probe_request request_for(const struct store *store, const struct way *way)
+static struct probe_request request_for(const struct store *store, const struct way *way,
+					uint32_t flags)
 {
 	return (struct probe_request){.what = store_probe(store->kind),
-				      .flags = way->flags | PROBE_READ,
+				      .flags = way->flags | PROBE_READ | flags,
 				      .bytes = store->bytes};
 }
 
 static int measure_times(const struct store *store, const struct way *way, struct row *row)
 {
-	struct probe_request request = request_for(store, way);
+	struct probe_request request = request_for(store, way, 0);
 	double map[SAMPLES], touch[SAMPLES];
 	struct probe_result result;
 	unsigned i;
@@ -149,7 +150,7 @@ static double pss_mib(const struct probe_result *result)
 
 static int measure_memory(const struct store *store, const struct way *way, struct row *row)
 {
-	struct probe_request request = request_for(store, way);
+	struct probe_request request = request_for(store, way, PROBE_SMAPS);
 	struct probe probes[QUICKSTART_PROCESSES];
 	struct probe_result result = {0};
 	unsigned started, i;
