@@ -272,7 +272,7 @@ static int missing_morsel(struct store *store, const char *call)
 	return missing(store, "%s: %s", call, morsel_errormsg());
 }
 
-/* Creates a morsel, maps it and fills it. */
+/* Creates a morsel and fills it. It stays mapped where the pool's handle maps the whole pool. */
 static int make_one_morsel(struct store *store, const char *name, const struct morsel_opts *opts,
 			   const struct pattern *pattern)
 {
@@ -283,6 +283,8 @@ static int make_one_morsel(struct store *store, const char *name, const struct m
 	if (morsel_map(store->morsel, &map, &store->view) < 0)
 		return missing_morsel(store, "morsel_map");
 	fill_pages(morsel_addr(store->view), 0, opts->bytes / PAGE_BYTES, pattern);
+	morsel_view_destroy(store->view);
+	store->view = NULL;
 	return 0;
 }
 
