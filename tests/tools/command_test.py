@@ -127,9 +127,16 @@ class Pools(PoolTest):
         self.assertEqual(self.json("pool", "reap", self.pool), {"reaped": 0})
         self.assertEqual(self.ok("pool", "reap", self.pool), b"0 dead processes cleaned up\n")
 
+    def attach(self):
+        """A process that waits in the pool until it is killed, at the latest at the test's end."""
+        child = subprocess.Popen([os.path.join(os.environ["MORSEL_EXAMPLES"], "reader"), self.pool])
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
+        return child
+
     def test_death(self):
         """A process that waits in a pool is killed: it is seen, and reaped once."""
-        child = subprocess.Popen([os.path.join(os.environ["MORSEL_EXAMPLES"], "reader"), self.pool])
+        child = self.attach()
         while not self.json("list", self.pool)["morsels"]:
             time.sleep(0.01)
         self.assertEqual(self.json("list", self.pool)["morsels"][0]["users"], 1)
@@ -145,13 +152,11 @@ class Pools(PoolTest):
         self.assertEqual(self.ok("pool", "check", self.pool), b"clean\n")
 
     def test_forced_destroy(self):
-        child = subprocess.Popen([os.path.join(os.environ["MORSEL_EXAMPLES"], "reader"), self.pool])
+        self.attach()
         while not self.json("pool", "info", self.pool)["slots_used"]:
             time.sleep(0.01)
         self.ok("pool", "destroy", "--force", self.pool)
         self.assertFalse(os.path.exists(self.pool))
-        child.kill()
-        child.wait()
 
     def test_destroy(self):
         self.ok("pool", "destroy", self.pool)
@@ -379,6 +384,8 @@ class Terminal(PoolTest):
         master, slave = pty.openpty()
         self.addCleanup(os.close, master)
         child = subprocess.Popen([support.COMMAND, *args], stdout=subprocess.PIPE, stderr=slave)
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
         os.close(slave)
         return child, master
 

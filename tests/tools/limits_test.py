@@ -1,6 +1,7 @@
 """docs/limits.md says the numbers that the sources say."""
 import os
 import re
+import shutil
 import unittest
 
 import support
@@ -49,16 +50,11 @@ class Limits(unittest.TestCase):
 
     def test_name_of_a_morsel(self):
         folder = support.scratch()
+        self.addCleanup(shutil.rmtree, folder)
         pool = os.path.join(folder, "pool")
-        try:
-            support.morsel("pool", "create", pool)
-            code, _, _ = support.morsel("create", pool, "n" * 255, "4k")
-            self.assertEqual(code, 0)
-            code, _, _ = support.morsel("create", pool, "n" * 256, "4k")
-            self.assertEqual(code, 1)
-        finally:
-            os.unlink(pool)
-            os.rmdir(folder)
+        self.assertEqual(support.morsel("pool", "create", pool)[0], 0)
+        self.assertEqual(support.morsel("create", pool, "n" * 255, "4k")[0], 0)
+        self.assertEqual(support.morsel("create", pool, "n" * 256, "4k")[0], 1)
 
 
 if __name__ == "__main__":

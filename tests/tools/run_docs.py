@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 
-TIMEOUT = 120
+TIMEOUT = 60
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ \t]*$\n?",
                    re.M | re.S)
 SHM = "/dev/shm/"
@@ -144,6 +144,9 @@ class Runner:
             os.killpg(child.pid, signal.SIGKILL)
             out, _ = child.communicate()
             out += b"\n(killed after %d seconds)" % TIMEOUT
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
         return child.returncode, out.decode(errors="replace")
 
     def run(self, piece):
