@@ -1,8 +1,5 @@
 morsel_test(NAME core_view_unit SOURCES view_test.c view_support.c LABELS unit)
 morsel_test(NAME core_view_backend SOURCES view_backend_test.c view_support.c LABELS unit)
-if(NOT MORSEL_SANITIZE)
-  # The sanitizers wrap the same functions themselves.
-  morsel_test(NAME core_view_fail SOURCES view_fail_test.c view_support.c LABELS unit)
-  target_link_options(core_view_fail PRIVATE -Wl,--wrap=mmap,--wrap=madvise,--wrap=malloc
-                      -Wl,--wrap=calloc,--wrap=realloc)
-endif()
+morsel_test(NAME core_view_fail SOURCES view_fail_test.c view_support.c LABELS unit)
+target_link_options(core_view_fail PRIVATE -Wl,--wrap=mmap,--wrap=madvise,--wrap=malloc
+                    -Wl,--wrap=calloc,--wrap=realloc)

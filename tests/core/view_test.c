@@ -137,8 +137,8 @@ static void test_unmap(void **state)
 		morsel_view_destroy(i % 2 ? b : a);
 		assert_int_equal(support_touch(at, false), TOUCH_NOTHING);
 	}
-	/* malloc may have grown the heap's area into two. */
-	assert_true(support_areas() <= before + 2);
+	/* The heap may have grown by some areas; 50 views left behind would be more. */
+	assert_true(support_areas() <= before + 20);
 }
 
 /* ---- options ---- */
