@@ -17,7 +17,7 @@
  * Where plain mappings go if that is free: at a 1 GiB boundary, so that the kernel can use huge
  * entries and, for hugetlb, share page tables between processes.
  */
-#define MAP_HINT ((void *)0x100000000000ull)
+#define MAP_HINT ((void *)0x200000000000ull)
 
 /* At least one page; repeated from page to page. */
 struct pattern {
