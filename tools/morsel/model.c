@@ -1,7 +1,8 @@
 /*
  * import and export: files to morsels and back. Both are cancelled by SIGINT or SIGTERM: the
- * library stops at its next progress call and leaves nothing behind. A second signal kills, which
- * is safe as well: whoever attaches next cleans up.
+ * library stops at its next progress call and leaves nothing behind (not before memory for all of
+ * the file has been reserved, and not while another process imports the same name). A second signal
+ * kills, which is safe as well: whoever attaches next cleans up.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -85,6 +87,16 @@ static int import_replacing(struct import *import, struct morsel_pool *pool, str
 	return rc;
 }
 
+/* Shows the bar before the library's first call, which comes when all memory is reserved. */
+static void import_announce(struct import *import)
+{
+	struct stat file;
+
+	progress_begin(&import->progress, "import");
+	if (!stat(import->file, &file) && S_ISREG(file.st_mode) && file.st_size)
+		progress_step(&import->progress, 0, (uint64_t)file.st_size);
+}
+
 static int import_run(struct import *import, struct morsel_pool *pool, struct morsel **morsel)
 {
 	int rc;
@@ -93,7 +105,7 @@ static int import_run(struct import *import, struct morsel_pool *pool, struct mo
 	import->opts.progress_ctx = &import->progress;
 	import->existed = exists(pool, import->name);
 	watch_interrupts();
-	progress_begin(&import->progress, "import");
+	import_announce(import);
 	if (import->replace)
 		rc = import_replacing(import, pool, morsel);
 	else
