@@ -15,6 +15,7 @@ import sys
 
 SECTION = re.compile(r"^-{2,}\s*(.*?)\s*-{2,}$", re.S)
 API = re.compile(r"^MORSEL_API\b[^;{]*?\b(morsel_\w+)\s*\(", re.M | re.S)
+SENTENCE = re.compile(r"(?<=[.!?]) +(?=[A-Z])")  # mdoc: a new sentence begins a new line
 GUARD = re.compile(r"^\s*#\s*(ifndef \w+_H$|define \w+_H$|endif|if |else|ifdef|include)")
 
 
@@ -88,7 +89,7 @@ def words(comment):
                 out += ([] if in_list else [".Bl -dash -compact"]) + [".It"]
                 in_list = True
                 line = re.sub(r"^\s*- ", "", line)
-            out.append(escape(line.strip()))
+            out += [escape(sentence) for sentence in SENTENCE.split(line.strip())]
         if in_list:
             out.append(".El")
     return out
