@@ -240,6 +240,15 @@ static inline bool child_mark_dirty(struct child *v, uint32_t unused)
 	return true;
 }
 
+/* For who has all 512 frames of it, and knows them zero. */
+static inline bool child_mark_clean(struct child *v, uint32_t unused)
+{
+	if (!child_is(*v, CHILD_DIRTY))
+		return false;
+	v->raw &= ~CHILD_DIRTY;
+	return true;
+}
+
 /* Offline is a huge frame that nobody owns. */
 static inline bool child_leave(struct child *v, uint32_t unused)
 {

@@ -92,7 +92,7 @@ static inline uint64_t get_huge(const struct morsel_frames *f, struct mrs_frames
 	t = tree_load(f, child / TREE_CHILDREN);
 	if (frames_unlikely(!tree_online_surely(t)))
 		return MORSEL_FRAMES_NONE;
-	if (frames_unlikely(f->policy.rank[cls][tree_kind(t) & 3]) && !huge_next_tree(f, l, cls, t))
+	if (frames_unlikely(f->policy.rank[cls][tree_kind(t)]) && !huge_next_tree(f, l, cls, t))
 		return MORSEL_FRAMES_NONE;
 	pending_store(&l->pending,
 		      pending_get((uint64_t)child * CHILD_FRAMES, MORSEL_FRAMES_HUGE_ORDER));

@@ -128,7 +128,7 @@ static uint64_t huge_pass(struct get *g, unsigned rank, bool all, unsigned *next
 
 		if (!all && tree_whole(t) < wanted)
 			continue;
-		here = g->f->policy.rank[g->cls][tree_kind(t) & 3];
+		here = g->f->policy.rank[g->cls][tree_kind(t)];
 		if (!tree_online(t) || here == MORSEL_FRAMES_NEVER)
 			continue;
 		if (!all && here > rank && here < *next)

@@ -112,6 +112,8 @@ static int put_bits(const struct morsel_frames *f, unsigned local, uint64_t fram
 	/* Before the bit: who gets the frame must see it. Pairs with frames_zero(). */
 	if (frames_unlikely(!(flags & MORSEL_FRAMES_PUT_ZERO) && !child_is(v, CHILD_DIRTY)))
 		child_apply(f, child, child_mark_dirty, 0, NULL);
+	else if (order == MORSEL_FRAMES_HUGE_ORDER && flags & MORSEL_FRAMES_PUT_ZERO)
+		child_apply(f, child, child_mark_clean, 0, NULL);
 	MRS_PROBE("frame.put.bits");
 	freed = mrs_frames_row_put(row, at, order);
 	if (frames_unlikely(!freed))

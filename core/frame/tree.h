@@ -3,7 +3,7 @@
  * values. It guides searches and decides nothing: a getter that finds the entry wrong looks
  * further.
  *
- *   63  53 52    50   49     48   47      32 31       16 15        0
+ *   63  52 51    50   49     48   47      32 31       16 15        0
  *  +------+--------+------+------+----------+-----------+-----------+
  *  | zero |  kind  | known|online|   zero   |  partial  | not whole |
  *  +------+--------+------+------+----------+-----------+-----------+
@@ -24,7 +24,7 @@
 #define TREE_ONLINE    ((uint64_t)1 << 48)
 #define TREE_KNOWN     ((uint64_t)1 << 49) /* its children were initialised once */
 #define TREE_KIND_AT   50
-#define TREE_KIND      ((uint64_t)7 << TREE_KIND_AT)
+#define TREE_KIND      ((uint64_t)3 << TREE_KIND_AT)
 
 struct tree {
 	uint64_t raw;
