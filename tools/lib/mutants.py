@@ -6,17 +6,22 @@ A mutant is a patch in tests/mutants/ with a head before the diff:
   Promise: which promise of the architecture, or which room
   Killed-by: the ctest name of the test that must find it
 
-Each is applied in a scratch copy (build/mutants/src), built incrementally, and its test run once per
-seed: it must fail every time, within 60 s. The unpatched code must pass the same test on the same
-seeds; that is run once per test. A test that is still running after 60 s has found nothing.
+Each is applied in a scratch copy (one per processor, in build/mutants), built incrementally, and its
+test run once per seed: it must fail every time, within 60 s. The unpatched code must pass the same
+test on the same seeds; that is run once per test, with more patience. A test that is still running
+after 60 s has found nothing.
 """
 
+import os
+import queue
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 SECONDS = 60
+SECONDS_UNPATCHED = 600
 
 
 def head_of(patch):
@@ -33,10 +38,11 @@ def head_of(patch):
 class Scratch:
     """A copy of the tree with a build folder that is reused from mutant to mutant."""
 
-    def __init__(self, tree, files):
+    def __init__(self, tree, files, number):
         self.tree, self.files = tree, files
-        self.source = tree / "build/mutants/src"
-        self.build = tree / "build/mutants/out"
+        self.source = tree / f"build/mutants/src{number}"
+        self.build = tree / f"build/mutants/out{number}"
+        self.source.mkdir(parents=True, exist_ok=True)
 
     def restore(self):
         """Makes the copy equal to the tree, touching only what differs, so that builds stay short."""
@@ -62,15 +68,15 @@ class Scratch:
         targets = subprocess.run(["ninja", "-C", self.build, "-t", "targets", "all"],
                                  capture_output=True, text=True).stdout
         goal = [test] if re.search(rf"^{re.escape(test)}: phony", targets, re.M) else []
-        return self._run(["ninja", "-C", self.build, *goal])
+        return self._run(["ninja", "-C", self.build, "-j", "2", *goal])
 
     def apply(self, patch):
         return self._run(["patch", "-p1", "-s", "-F0", "-d", self.source, "-i", patch])
 
-    def test(self, name, seed):
+    def test(self, name, seed, seconds=SECONDS):
         """'passed', 'failed', 'time-out' or 'skipped'."""
         command = ["env", f"MORSEL_SEED={seed}", "MORSEL_LOG=none", "ctest", "--test-dir", self.build,
-                   "-R", f"^{re.escape(name)}$", "--timeout", str(SECONDS), "--no-tests=error"]
+                   "-R", f"^{re.escape(name)}$", "--timeout", str(seconds), "--no-tests=error"]
         output = subprocess.run(list(map(str, command)), capture_output=True, text=True,
                                 errors="replace")
         if "***Timeout" in output.stdout:
@@ -101,35 +107,66 @@ def judge(scratch, patch, fields, seeds):
     return None
 
 
+def check_sound(scratch, test, seeds):
+    """None if the unpatched code passes the test on every seed, else what it did."""
+    if not scratch.compile(test):
+        return "does not build"
+    outcomes = [scratch.test(test, seed, SECONDS_UNPATCHED) for seed in seeds]
+    return next((outcome for outcome in outcomes if outcome != "passed"), None)
+
+
+def in_parallel(scratches, jobs, work):
+    """Calls work(scratch, job) for every job, one scratch copy at a time each."""
+    waiting = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+
+    def worker(scratch):
+        while True:
+            try:
+                job = waiting.get_nowait()
+            except queue.Empty:
+                return
+            work(scratch, job)
+
+    threads = [threading.Thread(target=worker, args=(scratch,)) for scratch in scratches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def run_all(tree, files, seeds, tally):
     patches = sorted((tree / "tests/mutants").glob("*.patch"))
     if not patches:
         tally.add("mutants", "patches", "failed", "there is none in tests/mutants")
         return
-    scratch = Scratch(tree, files)
-    scratch.source.mkdir(parents=True, exist_ok=True)
-    scratch.restore()
-    if not scratch.configure():
-        tally.add("mutants", "configure", "failed", scratch.last_output)
-        return
+    scratches = [Scratch(tree, files, number) for number in range(os.cpu_count() or 1)]
+    for scratch in scratches:
+        scratch.restore()
+        if not scratch.configure():
+            tally.add("mutants", "configure", "failed", scratch.last_output)
+            return
     heads = {patch: head_of(patch) for patch in patches}
     sound = {}
-    for test in sorted({head.get("Killed-by", "") for head in heads.values()} - {""}):
-        built = scratch.compile(test)
-        outcomes = [scratch.test(test, seed) for seed in seeds] if built else ["does not build"]
-        sound[test] = next((o for o in outcomes if o != "passed"), None)
+
+    def judge_test(scratch, test):
+        sound[test] = check_sound(scratch, test, seeds)
         print(f"  unpatched {test}: {sound[test] or 'passed'}", flush=True)
-    for patch in patches:
+
+    def judge_patch(scratch, patch):
         fields = heads[patch]
         missing = [key for key in ("Mutant", "Promise", "Killed-by") if key not in fields]
         if missing:
-            tally.add("mutants", patch.stem, "failed", f"its head lacks {missing}")
-            continue
-        if sound[fields["Killed-by"]]:
-            tally.add("mutants", patch.stem, "failed",
-                      f"{fields['Killed-by']} {sound[fields['Killed-by']]} without the mutant")
-            continue
-        why = judge(scratch, patch, fields, seeds)
-        scratch.restore()
+            why = f"its head lacks {missing}"
+        elif sound[fields["Killed-by"]]:
+            why = f"{fields['Killed-by']} {sound[fields['Killed-by']]} without the mutant"
+        else:
+            why = judge(scratch, patch, fields, seeds)
+            scratch.restore()
         print(f"  {patch.stem}: {why or 'found'}", flush=True)
         tally.add("mutants", patch.stem, "failed" if why else "passed", why or "")
+
+    in_parallel(scratches, sorted({head["Killed-by"] for head in heads.values()
+                                   if "Killed-by" in head}), judge_test)
+    in_parallel(scratches, patches, judge_patch)
