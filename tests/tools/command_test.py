@@ -41,18 +41,20 @@ class Usage(unittest.TestCase):
         self.assertTrue(err, args)
 
     def test_mistakes(self):
-        for args in ([], ["nonsense"], ["pool"], ["pool", "nonsense"], ["list"], ["list", "--nonsense"],
+        for args in ([], ["nonsense"], ["pool"], ["pool", "nonsense"], ["list"],
+                     ["list", "--nonsense"],
                      ["create", "p", "n"], ["create", "p", "n", "12Q"], ["create", "p", "n", "-1"],
                      ["resize", "p", "n", "1.5"], ["pool", "grow", "p", "x"], ["map", "p"],
                      ["import", "p", "f", "n", "more"], ["doctor", "more"], ["version", "-x"],
-                     ["pool", "create", "--mode", "999", "p"], ["create", "--pages=3m", "p", "n", "1"],
+                     ["pool", "create", "--mode", "999", "p"],
+                     ["create", "--pages=3m", "p", "n", "1"],
                      ["pool", "create", "--group", "no such group", "p"], ["help", "nonsense"],
                      ["pool", "create", "--kind", "memfd", "p"]):
             self.refused(*args)
 
     def test_help_and_version(self):
-        for args in (["--help"], ["-h"], ["help"], ["help", "pool"], ["pool", "--help"], ["version"],
-                     ["--version"], ["-V"]):
+        for args in (["--help"], ["-h"], ["help"], ["help", "pool"], ["pool", "--help"],
+                     ["version"], ["--version"], ["-V"]):
             code, out, err = support.morsel(*args)
             self.assertEqual((code, err), (0, b""), args)
             self.assertTrue(out)
@@ -230,7 +232,8 @@ class Morsels(PoolTest):
         self.assertEqual(end, 5 << 20)
         part = self.json("map", "-o", "1M", "-n", "4k", self.pool, "a")["runs"]
         self.assertEqual([(run["offset"], run["bytes"]) for run in part], [(1 << 20, 4096)])
-        self.assertFalse(any(run["allocated"] for run in self.json("map", self.pool, "lazy")["runs"]))
+        runs = self.json("map", self.pool, "lazy")["runs"]
+        self.assertFalse(any(run["allocated"] for run in runs))
         self.assertEqual(self.ok("map", self.pool, "a").split()[:4],
                          [b"OFFSET", b"SIZE", b"FRAME", b"ORDER"])
 
@@ -262,7 +265,8 @@ class ReadOnly(PoolTest):
         os.chmod(self.pool, 0o444)
         self.assertEqual(self.json("list", self.pool)["morsels"][0]["name"], "a")
         self.assertEqual(self.json("info", self.pool, "a")["users"], 0)
-        self.assertEqual(sum(run["bytes"] for run in self.json("map", self.pool, "a")["runs"]), 3 << 20)
+        runs = self.json("map", self.pool, "a")["runs"]
+        self.assertEqual(sum(run["bytes"] for run in runs), 3 << 20)
         self.assertEqual(self.json("stat", self.pool)["morsels"]["count"], 1)
         self.assertEqual(self.json("pool", "info", self.pool)["morsels"], 1)
         for args in (["create", self.pool, "b", "4k"], ["rm", self.pool, "a"],
@@ -274,7 +278,9 @@ class ReadOnly(PoolTest):
 class Names(PoolTest):
     """Hostile names are shown harmlessly, and come back whole from -0 and JSON."""
 
-    NAMES = [b"plain", b"two words", b"-rf", b"--help", b"\xff\xfe", b"\xc2\x9bred", "caf\u00e9".encode(), b'"quoted"', b"back\\slash", b"x" * 255, b"\xe2\x80\xaeback", b"."]
+    NAMES = [b"plain", b"two words", b"-rf", b"--help", b"\xff\xfe",
+             b"\xc2\x9bred", "caf\u00e9".encode(), b'"quoted"', b"back\\slash", b"x" * 255,
+             b"\xe2\x80\xaeback", b"."]
 
     def test_all(self):
         for name in self.NAMES:
@@ -332,7 +338,8 @@ class Models(PoolTest):
         content = safetensors(tensors)
         path = self.file("m.safetensors", content)
         made = self.json("import", self.pool, path, "m")
-        self.assertEqual((made["name"], made["format"], made["existed"]), ("m", "safetensors", False))
+        self.assertEqual((made["name"], made["format"], made["existed"]),
+                         ("m", "safetensors", False))
         info = self.json("info", self.pool, "m")
         self.assertEqual({t["name"]: t["shape"] for t in info["tensors"]},
                          {name: shape for name, (shape, _) in tensors.items()})
@@ -439,12 +446,14 @@ class Doctor(unittest.TestCase):
         page = support.man_page("doctor")
         section = page[page.index(".Sh CHECKS"):page.index(".Sh JSON")]
         for check in report["checks"]:
-            self.assertEqual(sorted(check), ["detail", "key", "needed", "remedy", "status", "title"])
+            self.assertEqual(sorted(check),
+                             ["detail", "key", "needed", "remedy", "status", "title"])
             self.assertIn(check["status"], ("ok", "limited", "missing"))
             self.assertRegex(section, r"(?m)^\.It .*\b%s\b" % check["key"])
             if check["status"] == "ok":
                 self.assertIsNone(check["remedy"])
-        counts = [sum(c["status"] == s for c in report["checks"]) for s in ("ok", "limited", "missing")]
+        counts = [sum(check["status"] == status for check in report["checks"])
+                  for status in ("ok", "limited", "missing")]
         self.assertEqual(counts, [report["ok"], report["limited"], report["missing"]])
         self.assertTrue(report["fit"], report)
 

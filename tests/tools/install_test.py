@@ -1,4 +1,4 @@
-"""What is installed can be used: headers alone, exported names, pkg-config and the CMake package."""
+"""What is installed can be used: headers alone, exported names, pkg-config, the CMake package."""
 import os
 import re
 import shutil

@@ -45,8 +45,8 @@ class Limits(unittest.TestCase):
 
     def test_frame_bits(self):
         with open(os.path.join(support.SOURCE, "core/pool/format.h")) as file:
-            bits = re.search(r"MRS_ENTRY_FRAME_MASK \(\(1ull << (\d+)\) - 1\)", file.read()).group(1)
-        self.assertIn("2^%s frames" % bits, self.row("frame numbers"))
+            found = re.search(r"MRS_ENTRY_FRAME_MASK \(\(1ull << (\d+)\) - 1\)", file.read())
+        self.assertIn("2^%s frames" % found.group(1), self.row("frame numbers"))
 
     def test_name_of_a_morsel(self):
         folder = support.scratch()

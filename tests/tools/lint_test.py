@@ -14,8 +14,8 @@ def lint_with_mandoc(page):
 
 def lint_with_man(page):
     done = subprocess.run(["man", "--warnings=w", "-E", "UTF-8", "-l", page],
-                          capture_output=True, env=dict(os.environ, LC_ALL="C.UTF-8", MANWIDTH="100"),
-                          check=False)
+                          capture_output=True, check=False,
+                          env=dict(os.environ, LC_ALL="C.UTF-8", MANWIDTH="100"))
     return done.stderr + (b"" if len(done.stdout) > 200 else b"nothing was formatted\n")
 
 

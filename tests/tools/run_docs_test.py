@@ -41,13 +41,15 @@ class Runner(unittest.TestCase):
             self.faults("```perl run\n```\n")
 
     def test_session(self):
-        good = "/*\n * Idea.\n *\n *     $ echo a; echo b\n *     a\n *     b\n *     $ true\n */\nint x;\n"
+        good = ("/*\n * Idea.\n *\n *     $ echo a; echo b\n *     a\n *     b\n"
+                " *     $ true\n */\nint x;\n")
         self.assertEqual(self.faults(good, ".c"), (2, []))
         count, faults = self.faults(good.replace(" *     b\n", ""), ".c")
         self.assertEqual((count, len(faults)), (2, 1))
 
     def test_pools_are_elsewhere(self):
-        text = "```sh run\necho /dev/shm/pool; touch /dev/shm/run-docs-probe\n```\n```text\n/dev/shm/pool\n```\n"
+        text = ("```sh run\necho /dev/shm/pool; touch /dev/shm/run-docs-probe\n```\n"
+                "```text\n/dev/shm/pool\n```\n")
         self.assertEqual(self.faults(text), (1, []))
         self.assertFalse(os.path.exists("/dev/shm/run-docs-probe"))
 
