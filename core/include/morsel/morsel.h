@@ -46,7 +46,10 @@ extern "C" {
 #define MORSEL_VERSION_PATCH  0
 #define MORSEL_VERSION_STRING "0.1.0"
 
-/* A name is 1 to 255 bytes without a zero byte or '/'; it is compared byte by byte. */
+/*
+ * A name is 1 to 255 bytes, compared byte by byte; no '/' and no control character (below 0x20, or
+ * 0x7f) may be in it.
+ */
 #define MORSEL_NAME_MAX 255
 
 struct morsel_pool;
