@@ -286,7 +286,7 @@ struct morsel_frames_stat {
 	uint64_t reserved;  /* of free: frames that a local has reserved */
 };
 
-/* From the counters: one load per 2 MiB. Exact when nobody runs. */
+/* From the counters: one load per 2 MiB, few more where it is reserved. Exact when nobody runs. */
 void morsel_frames_stat_fast(const struct morsel_frames *frames, struct morsel_frames_stat *stat);
 
 /* From the rows: eight loads more per 2 MiB. Exact when nobody runs, even if counters are not. */
