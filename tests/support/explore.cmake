@@ -8,7 +8,7 @@ include_guard(GLOBAL)
 function(morsel_explore_test)
   cmake_parse_arguments(T "" "NAME;TIMEOUT" "SOURCES;CODE;LABELS" ${ARGN})
   list(TRANSFORM T_CODE PREPEND ${PROJECT_SOURCE_DIR}/core/)
-  morsel_test(NAME ${T_NAME} TIMEOUT ${T_TIMEOUT} LABELS ${T_LABELS}
+  morsel_test(NAME ${T_NAME} TIMEOUT ${T_TIMEOUT} LABELS ${T_LABELS} explore
               SOURCES ${T_SOURCES} ${PROJECT_SOURCE_DIR}/tests/support/explore.c ${T_CODE})
   target_compile_definitions(${T_NAME} PRIVATE MORSEL_EXPLORE=1)
   target_compile_options(${T_NAME} PRIVATE -fno-sanitize=thread)
