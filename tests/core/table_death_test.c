@@ -152,9 +152,33 @@ static void test_death(void **state)
 	}
 }
 
+/* Death right after the link, and somebody else makes the root grow before the repair comes. */
+static void test_growth_before_repair(void **state)
+{
+	struct memory_txn dead = {0}, other = {0};
+	struct memory m;
+	uint64_t before;
+
+	memory_open(&m);
+	make_run(&m);
+	do_expand(&m, &dead);
+	dead.building = m.root; /* the store that clears it was not reached */
+	do_set_far(&m, &other);
+	before = mapped(&m);
+	memory_repair(&m, &dead);
+	memory_audit(&m);
+	assert_int_equal(mapped(&m), before);
+	do_trim_all(&m, &other);
+	assert_int_equal(m.in_use, 0);
+	memory_close(&m);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_death)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_death),
+		cmocka_unit_test(test_growth_before_repair),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
