@@ -117,9 +117,12 @@ struct mrs_state {
 /*
  * A slot word: who is attached. 0 is free. Liveness is not here: it is the open-file-description
  * lock on byte MRS_LOCK_SLOT + index of the file, which the kernel drops at death.
- *   bits 0-1 state: 0 free, 1 claimed (attaching), 2 attached, 3 being reaped;  bits 8-63 generation
+ *   bits 0-1 state: 0 free, 1 claimed (attaching), 2 attached, 3 being reaped
+ *   bit  2   being reaped: its transitions are repaired, the rest is still to do
+ *   bits 8-63 generation
  */
 #define MRS_SLOT_STATE_MASK 3ull
+#define MRS_SLOT_REPAIRED   4ull
 enum mrs_slot_state { MRS_SLOT_FREE, MRS_SLOT_CLAIMED, MRS_SLOT_ATTACHED, MRS_SLOT_REAPING };
 
 /*

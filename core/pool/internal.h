@@ -73,6 +73,8 @@ int mrs_super_read(int fd, const char *path, bool read_only, struct mrs_super *s
 bool mrs_super_has_magic(int fd);
 /* Writes super with the next sequence number over the older copy. Under the SETUP lock. */
 void mrs_super_write(struct morsel_pool *pool, struct mrs_super *super);
+/* Writes a copy anew that a death (or damage) has left half written; the other one is the truth. */
+void mrs_super_mend(struct morsel_pool *pool);
 /* Takes over what another process has added since; cheap if nothing. */
 void mrs_super_refresh(struct morsel_pool *pool);
 uint64_t mrs_super_frames_end(const struct mrs_super *super);

@@ -273,6 +273,27 @@ void mrs_super_write(struct morsel_pool *pool, struct mrs_super *super)
 	mrs_store_release(&mrs_pool_state(pool)->super_sequence, super->sequence);
 }
 
+void mrs_super_mend(struct morsel_pool *pool)
+{
+	const struct mrs_super *copy = (const struct mrs_super *)pool->map;
+	struct mrs_super super;
+	int lock;
+
+	if (is_whole(&copy[0]) && is_whole(&copy[1]))
+		return;
+	/* Somebody may be writing it at this moment: he has the lock. */
+	lock = mrs_setup_lock(pool);
+	if (lock < 0)
+		return;
+	if (!(is_whole(&copy[0]) && is_whole(&copy[1])) &&
+	    !mrs_super_read(pool->fd, pool->path, false, &super)) {
+		mrs_log(MRS_LOG_WARN, "%s: one of its superblocks was damaged; the other counts",
+			pool->path);
+		mrs_super_write(pool, &super);
+	}
+	mrs_pool_unlock_byte(lock);
+}
+
 void mrs_super_refresh(struct morsel_pool *pool)
 {
 	uint64_t seen = mrs_load_acquire(&mrs_pool_state(pool)->super_sequence);

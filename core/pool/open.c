@@ -157,8 +157,10 @@ static int finish_open(struct morsel_pool *pool, const struct morsel_pool_opts *
 	if (rc || pool->read_only)
 		return rc;
 	rc = mrs_slot_attach(pool);
-	if (!rc)
+	if (!rc) {
+		mrs_super_mend(pool);
 		mrs_reap_all(pool);
+	}
 	return rc;
 }
 

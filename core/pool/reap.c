@@ -59,54 +59,98 @@ bool mrs_reap_is_named(struct morsel_pool *pool, uint64_t frame, uint64_t count,
 /* ---- step 2: frames ---- */
 
 /*
- * Asking the object room costs a walk, so its answer for a whole aligned block is kept while the
- * allocator asks frame by frame.
+ * The pending records of a dead slot, and what the object room said about their blocks: asking
+ * costs a walk through its records.
+ *
+ * A block is the whole range of a record, or its huge frames one by one. Who got a range got all of
+ * it and linked all of it at once, so one answer serves a block. If the answer is yes and the
+ * frames are somebody else's, then the dead has taken none of them.
  */
+struct named_range {
+	uint64_t frame;
+	unsigned order;
+	unsigned step; /* order of a block */
+	uint8_t answer[1 << (MORSEL_FRAMES_MAX_ORDER -
+			     MRS_HUGE_ORDER)]; /* 0 not asked, 1 no, 2 yes */
+};
+
 struct asker {
 	struct morsel_pool *pool;
-	uint64_t clean; /* [clean, clean_end) is not referenced */
-	uint64_t clean_end;
+	unsigned count;
+	struct named_range range[MRS_INTENTS_PER_SLOT];
 };
+
+static void asker_init(struct asker *asker, struct morsel_pool *pool, unsigned slot)
+{
+	struct morsel_frames_pending pending;
+
+	memset(asker, 0, sizeof(*asker));
+	asker->pool = pool;
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++) {
+		struct named_range *range = &asker->range[asker->count];
+
+		if (!morsel_frames_pending(&pool->frames, slot * MRS_INTENTS_PER_SLOT + i,
+					   &pending) ||
+		    pending.order > MORSEL_FRAMES_MAX_ORDER ||
+		    !mrs_pool_at(pool, pending.frame, 1ull << pending.order))
+			continue;
+		range->frame = pending.frame;
+		range->order = pending.order;
+		range->step = mrs_min(pending.order, MRS_HUGE_ORDER);
+		asker->count++;
+	}
+}
+
+/* The smallest range that the frame is in. */
+static struct named_range *range_of(struct asker *asker, uint64_t frame)
+{
+	struct named_range *best = NULL;
+
+	for (unsigned i = 0; i < asker->count; i++) {
+		struct named_range *range = &asker->range[i];
+
+		if (frame >= range->frame && frame - range->frame < 1ull << range->order &&
+		    (!best || range->order < best->order))
+			best = range;
+	}
+	return best;
+}
 
 static bool is_referenced(void *ctx, uint64_t frame)
 {
 	struct asker *asker = ctx;
+	struct named_range *range = range_of(asker, frame);
+	uint64_t block;
 
-	if (frame >= asker->clean && frame < asker->clean_end)
-		return false;
-	for (int order = MRS_HUGE_ORDER; order >= 0; order -= MRS_HUGE_ORDER) {
-		uint64_t first = mrs_round_down(frame, 1ull << order);
+	if (!range)
+		return mrs_object_repair.referenced(asker->pool, frame, 1);
+	block = (frame - range->frame) >> range->step;
+	if (!range->answer[block]) {
+		uint64_t first = range->frame + (block << range->step);
 
-		if (!mrs_object_repair.referenced(asker->pool, first, 1ull << order)) {
-			asker->clean = first;
-			asker->clean_end = first + (1ull << order);
-			return false;
-		}
+		range->answer[block] =
+			1 + mrs_object_repair.referenced(asker->pool, first, 1ull << range->step);
 	}
-	return true;
+	return range->answer[block] == 2;
 }
 
 /* The memory of frames that are about to be freed goes first: a free frame reads as zero. */
-static void drop_memory(struct asker *asker, unsigned slot, uint64_t frame, unsigned order)
+static void drop_memory(struct asker *asker, unsigned slot, const struct named_range *range)
 {
 	struct morsel_pool *pool = asker->pool;
-	unsigned step = mrs_min(order, MRS_HUGE_ORDER);
-	uint64_t count = 1ull << order;
+	uint64_t block = 1ull << range->step, end = range->frame + (1ull << range->order);
 
-	if (order > MORSEL_FRAMES_MAX_ORDER || !mrs_pool_at(pool, frame, count))
-		return;
-	for (uint64_t at = frame; at < frame + count; at += 1ull << step) {
-		uint64_t block = 1ull << step;
-
-		if (!mrs_object_repair.referenced(pool, at, block) &&
-		    !mrs_reap_is_named(pool, at, block, slot) &&
-		    morsel_frames_is_allocated(&pool->frames, at, step)) {
+	for (uint64_t at = range->frame; at < end; at += block) {
+		if (is_referenced(asker, at))
+			continue;
+		if (morsel_frames_is_allocated(&pool->frames, at, range->step) &&
+		    !mrs_reap_is_named(pool, at, block, slot)) {
 			mrs_pool_unback(pool, at, block);
 			continue;
 		}
 		for (uint64_t one = at; one < at + block; one++)
 			if (morsel_frames_is_allocated(&pool->frames, one, 0) &&
-			    !is_referenced(asker, one) && !mrs_reap_is_named(pool, one, 1, slot))
+			    !mrs_reap_is_named(pool, one, 1, slot))
 				mrs_pool_unback(pool, one, 1);
 	}
 }
@@ -114,15 +158,14 @@ static void drop_memory(struct asker *asker, unsigned slot, uint64_t frame, unsi
 /* Also where nothing is pending: who dies giving a reservation back leaves counters behind. */
 static void repair_pending(struct morsel_pool *pool, unsigned slot)
 {
-	struct asker asker = {.pool = pool};
-	unsigned first = slot * MRS_INTENTS_PER_SLOT;
-	struct morsel_frames_pending pending;
+	struct asker asker;
 
-	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
-		if (morsel_frames_pending(&pool->frames, first + i, &pending))
-			drop_memory(&asker, slot, pending.frame, pending.order);
+	asker_init(&asker, pool, slot);
+	for (unsigned i = 0; i < asker.count; i++)
+		drop_memory(&asker, slot, &asker.range[i]);
 	MRS_PROBE("pool.reap.memory_dropped");
-	morsel_frames_repair(&pool->frames, first, MRS_INTENTS_PER_SLOT, is_referenced, &asker);
+	morsel_frames_repair(&pool->frames, slot * MRS_INTENTS_PER_SLOT, MRS_INTENTS_PER_SLOT,
+			     is_referenced, &asker);
 	MRS_PROBE("pool.reap.frames_repaired");
 }
 
@@ -173,6 +216,12 @@ static void repair_intents(struct morsel_pool *pool, unsigned slot)
 		mrs_store_release32(&intents[i].op, MRS_INTENT_NONE);
 }
 
+/* Waiters look again and again: a slot that is repaired need not close the gate each time. */
+static bool is_repaired(struct morsel_pool *pool, unsigned slot)
+{
+	return mrs_load_acquire(mrs_slot_word(pool, slot)) & MRS_SLOT_REPAIRED;
+}
+
 /* Step 2 for one slot. The gate is closed. */
 static void repair_slot(struct morsel_pool *pool, unsigned slot)
 {
@@ -186,6 +235,7 @@ static void repair_slot(struct morsel_pool *pool, unsigned slot)
 	repair_pending(pool, slot);
 	mrs_txn_repairing(nested);
 	MRS_PROBE("pool.reap.repaired");
+	mrs_fetch_or(mrs_slot_word(pool, slot), MRS_SLOT_REPAIRED);
 }
 
 /* ---- step 1: which slots ---- */
@@ -242,7 +292,7 @@ static void collect(struct morsel_pool *pool, struct pass *pass)
 			continue;
 		}
 		pool->reaping[slot / 64] |= 1ull << slot % 64;
-		pass->needs_gate = true;
+		pass->needs_gate |= !is_repaired(pool, slot);
 		pass->slot[pass->count++] = (uint16_t)slot;
 	}
 	pass->needs_gate |= mrs_gate_is_stuck(pool);
@@ -263,7 +313,8 @@ static int collect_and_repair(struct morsel_pool *pool, struct pass *pass)
 	if (rc)
 		return rc;
 	for (unsigned i = 0; i < pass->count; i++)
-		repair_slot(pool, pass->slot[i]);
+		if (!is_repaired(pool, pass->slot[i]))
+			repair_slot(pool, pass->slot[i]);
 	mrs_gate_open(pool);
 	return 0;
 }
@@ -279,8 +330,10 @@ static void let_go(struct morsel_pool *pool, unsigned slot)
 /* Step 3. */
 static void finish_slot(struct morsel_pool *pool, unsigned slot)
 {
-	uint64_t *word = mrs_slot_word(pool, slot), seen = mrs_load_acquire(word);
+	uint64_t *word = mrs_slot_word(pool, slot), seen;
 
+	/* From here on a death leaves something to repair again. */
+	seen = mrs_fetch_and(word, ~MRS_SLOT_REPAIRED);
 	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
 		morsel_frames_return_local(&pool->frames, slot * MRS_INTENTS_PER_SLOT + i);
 	MRS_PROBE("pool.reap.returned");
@@ -288,7 +341,8 @@ static void finish_slot(struct morsel_pool *pool, unsigned slot)
 	MRS_PROBE("pool.reap.dropped");
 	mrs_fetch_add(&mrs_pool_state(pool)->reaped, 1);
 	/* Pairs with the acquire in try_free_slot(): the next owner sees a repaired slot. */
-	mrs_store_release(word, (seen & ~MRS_SLOT_STATE_MASK) | MRS_SLOT_FREE);
+	mrs_store_release(word,
+			  (seen & ~(MRS_SLOT_STATE_MASK | MRS_SLOT_REPAIRED)) | MRS_SLOT_FREE);
 	MRS_PROBE("pool.reap.freed");
 }
 
@@ -324,6 +378,8 @@ int mrs_reap_all(struct morsel_pool *pool)
 			finish_slot(pool, pass.slot[i]);
 		let_go(pool, pass.slot[i]);
 	}
+	if (pass.count)
+		mrs_super_mend(pool); /* it may have died while it was growing the pool */
 	return rc ? 0 : (int)(pass.count + pass.freed);
 }
 

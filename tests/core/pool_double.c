@@ -68,8 +68,12 @@ uint64_t pool_double_frame(unsigned at)
 
 static void double_intent(struct mrs_txn *txn)
 {
+	uint64_t locked = txn->index + 1;
+
 	mrs_fetch_add32(&pool_double->intents, 1);
 	mrs_store_relaxed32(&pool_double->last_op, txn->intent->op);
+	mrs_store_relaxed32(&pool_double->flag_seen, mrs_load_acquire32(&pool_double->flag));
+	mrs_cas(&pool_double->lock, &locked, 0);
 }
 
 static bool double_referenced(struct morsel_pool *pool, uint64_t frame, uint64_t count)

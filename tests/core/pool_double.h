@@ -21,6 +21,9 @@ struct pool_double {
 	uint32_t intents;	     /* calls of repair.intent() */
 	uint32_t drops;		     /* calls of repair.drop_open() */
 	uint32_t last_op;
+	uint32_t flag;	    /* set by a test's process ... */
+	uint32_t flag_seen; /* ... as the last repair saw it */
+	uint64_t lock;	    /* a record's lock: intent index + 1; a repair opens it */
 };
 
 extern struct pool_double *pool_double; /* shared by all processes of the test */
