@@ -29,7 +29,7 @@ void plan_fit(struct plan *plan)
 	uint64_t available = bench_memory_available();
 	uint64_t most = available > BENCH_GIB ? (available - BENCH_GIB) / 2 : 0;
 
-	plan->file_bytes = BENCH_GIB;
+	plan->file_bytes = BENCH_GIB / 2;
 	if (plan->bytes > most) {
 		uint64_t asked = plan->bytes;
 
