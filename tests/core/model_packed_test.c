@@ -209,11 +209,8 @@ static void damage_is_found(void **state)
 	struct sample *s;
 	unsigned char *packed;
 
-	do {
-		s = sample_make(&random);
-		if (s->model.count < 10)
-			sample_free(s);
-	} while (s->model.count < 10);
+	while ((s = sample_make(&random))->model.count < 10)
+		sample_free(s);
 	assert_int_equal(mrs_model_layout_aligned(&s->model, 512), 0);
 	packed = pack(&s->model, &bytes);
 	for (uint64_t at = 0; at < bytes; at++) {
