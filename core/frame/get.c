@@ -18,6 +18,7 @@ static int get_check(const struct morsel_frames *f, unsigned local, unsigned ord
 static void get_end(const struct morsel_frames *f, struct mrs_frames_local *l, unsigned flags,
 		    bool got)
 {
+	MRS_PROBE("frame.get.end");
 	if (!got || !(flags & MORSEL_FRAMES_TRACKED))
 		pending_store(&l->pending, 0);
 	local_leave(f, l);
@@ -64,6 +65,7 @@ static inline uint64_t get_own(const struct morsel_frames *f, struct mrs_frames_
 		mrs_store_relaxed32(&own->free, free);
 		return MORSEL_FRAMES_NONE;
 	}
+	MRS_PROBE("frame.get.done");
 	return frame;
 }
 

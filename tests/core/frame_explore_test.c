@@ -274,7 +274,8 @@ static int check(void *ctx)
 		if (o->gets && o->error == -ENOMEM && had(before, o->order) &&
 		    had(after, o->order) && world.threads == 2)
 			return FALSE_REFUSAL;
-		if (world.op[t]->run == put_own && o->error)
+		if (o->error && (world.op[t]->run == put_own ||
+				 (world.op[t]->run == put_part && !puts_many_words())))
 			return REFUSED_PUT;
 	}
 	return morsel_frames_validate(f, NULL, NULL) ? INVALID : HOLDS;

@@ -269,8 +269,8 @@ uint64_t morsel_frames_repair(struct morsel_frames *frames, unsigned first, unsi
 			      bool (*referenced)(void *ctx, uint64_t frame), void *ctx);
 
 /*
- * Returns the reservation of a local whose user is dead, or the caller's own. Others may run.
- * -EBUSY if the local has a pending record: repair first.
+ * Returns the reservation of a local whose user is dead, or the caller's own. Others may run, but one
+ * caller at a time returns the same local. -EBUSY if it has a pending record: repair first.
  */
 int morsel_frames_return_local(struct morsel_frames *frames, unsigned local);
 
