@@ -21,6 +21,7 @@ struct scene {
 	struct morsel *kept; /* open in the parent throughout, content of seed 100 */
 	struct morsel *a, *b;
 	const char *file;
+	uint64_t hold;
 };
 
 struct act {
@@ -268,14 +269,36 @@ static int child_seal(struct morsel_pool *pool, const char *argument)
 	struct morsel *morsel;
 	int rc = morsel_open(pool, "a", NULL, &morsel);
 
-	if (!rc)
-		rc = morsel_seal(morsel);
-	return rc ? rc : morsel_close(morsel);
+	if (rc)
+		return rc;
+	rc = morsel_seal(morsel);
+	morsel_close(morsel);
+	return rc;
 }
 
 static void after_seal(struct scene *scene, bool finished)
 {
 	assert_content(scene, "a", 1, 60 * KIB);
+}
+
+/* The parent has a writable view: whatever happens, the morsel is not sealed afterwards. */
+static void before_seal_refused(struct scene *scene)
+{
+	before_shrink(scene);
+	scene->a = object_open(scene->pool, "a");
+	assert_ok(mrs_morsel_view_publish(scene->a, 1, true, &scene->hold));
+}
+
+static int child_seal_refused(struct morsel_pool *pool, const char *argument)
+{
+	return child_seal(pool, argument) == -EBUSY ? 0 : 9;
+}
+
+static void after_seal_refused(struct scene *scene, bool finished)
+{
+	assert_int_equal(object_info(scene->a).sealed, 0);
+	mrs_morsel_view_withdraw(scene->a, scene->hold);
+	assert_ok(morsel_seal(scene->a));
 }
 
 /* ---- fill, import, handles ---- */
@@ -380,6 +403,7 @@ static const struct act acts[] = {
 	{"grow", before_grow, child_grow, after_grow},
 	{"shrink", before_shrink, child_shrink, after_shrink},
 	{"seal", before_shrink, child_seal, after_seal},
+	{"seal_refused", before_seal_refused, child_seal_refused, after_seal_refused},
 	{"fill", before_fill, child_fill, after_fill},
 	{"import", before_import, child_import, after_import},
 	{"handles", before_unlink, child_handles, after_handles},

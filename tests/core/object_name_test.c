@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "support/counts.h"
 
@@ -186,5 +187,7 @@ int main(void)
 		cmocka_unit_test(test_threads),
 	};
 
+	/* Who waits for a lock that nobody has waits for ever: that is a failure, too. */
+	alarm(test_full() ? 600 : 50);
 	return cmocka_run_group_tests_name("object: names", tests, NULL, NULL);
 }

@@ -35,6 +35,10 @@ static void test_create_open_close(void **state)
 	assert_ok(morsel_unlink(pool, "one"));
 	assert_false(object_exists(pool, "one"));
 	assert_true(object_free_bytes(pool) + 256 * KIB >= free_before);
+	/* The same frames, most likely: nothing of the old content is left. */
+	made = object_create(pool, "two", 3 * MIB + 5, 0, 0);
+	assert_true(object_is_zero(made, 0, 3 * MIB + 5));
+	assert_ok(morsel_close(made));
 	object_pool_end(pool);
 }
 

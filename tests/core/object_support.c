@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -190,6 +192,8 @@ pid_t object_child_start(struct morsel_pool *pool, const char *op, const char *a
 	pid = fork();
 	assert_true(pid >= 0);
 	if (!pid) {
+		/* A failed test leaves no child behind. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (kill)
 			setenv("MORSEL_PROBE_KILL", kill, 1);
 		execl("/proc/self/exe", "object", "--child", op, fd_text, argument, NULL);
