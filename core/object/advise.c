@@ -85,7 +85,7 @@ static int advise_range(struct advise *advise, int advice)
 int morsel_advise(struct morsel *morsel, uint64_t offset, uint64_t bytes, int advice)
 {
 	struct advise advise = {.morsel = morsel, .offset = offset, .end = offset + bytes};
-	uint64_t size = mrs_morsel_bytes(morsel), hold;
+	uint64_t size, hold;
 	int rc;
 
 	if (advice == MORSEL_ADVICE_EVICT)
@@ -96,6 +96,7 @@ int morsel_advise(struct morsel *morsel, uint64_t offset, uint64_t bytes, int ad
 	rc = mrs_check_writable(morsel->pool, "advising");
 	if (rc)
 		return rc;
+	size = mrs_morsel_bytes(morsel);
 	if (offset > size || bytes > size - offset)
 		return mrs_fail(-EINVAL,
 				"bytes %llu to %llu are not inside the morsel, which has %llu",

@@ -204,8 +204,10 @@ int morsel_export(struct morsel *morsel, const char *file, const struct morsel_o
 	struct morsel_opts opts;
 	struct export export = {.morsel = morsel, .opts = &opts, .file = file, .fd = -1};
 	uint64_t hold;
-	int rc = mrs_morsel_opts(given, &opts);
+	int rc = mrs_pool_usable(morsel->pool, false);
 
+	if (!rc)
+		rc = mrs_morsel_opts(given, &opts);
 	/* A view of its own keeps the content from being trimmed. */
 	if (!rc)
 		rc = mrs_morsel_view_publish(morsel, mrs_morsel_pages(morsel), false, &hold);

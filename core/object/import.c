@@ -250,8 +250,10 @@ static int import_new(struct morsel_pool *pool, const char *name, const char *fi
 static int check_import(struct morsel_pool *pool, const char *name, const struct morsel_opts *opts)
 {
 	uint64_t align = opts->tensor_align;
-	int rc = mrs_dir_check_name(name);
+	int rc = mrs_pool_usable(pool, false);
 
+	if (!rc)
+		rc = mrs_dir_check_name(name);
 	if (rc)
 		return rc;
 	if (opts->flags & MORSEL_LAZY)

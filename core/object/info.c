@@ -139,8 +139,10 @@ int morsel_info(struct morsel *morsel, struct morsel_info *info)
 {
 	struct morsel_info found;
 	size_t size = info->size;
-	int rc;
+	int rc = mrs_pool_usable(morsel->pool, false);
 
+	if (rc)
+		return rc;
 	if (size < sizeof(size))
 		return mrs_fail(-EINVAL,
 				"set info.size = sizeof(struct morsel_info) before the "
@@ -183,8 +185,10 @@ static int gather_name(void *ctx, mrs_cell dirent, mrs_cell target)
 int morsel_list(struct morsel_pool *pool, morsel_list_fn fn, void *ctx)
 {
 	struct gather gather = {0};
-	int rc = mrs_dir_each(mrs_pool_cells(pool), gather_name, &gather);
+	int rc = mrs_pool_usable(pool, false);
 
+	if (!rc)
+		rc = mrs_dir_each(mrs_pool_cells(pool), gather_name, &gather);
 	for (size_t i = 0; !rc && i < gather.count; i++) {
 		struct morsel_info info;
 		struct morsel morsel;
@@ -253,9 +257,13 @@ static int batch_fill(struct batch *batch)
 
 int morsel_runs(struct morsel *morsel, uint64_t offset, uint64_t bytes, morsel_run_fn fn, void *ctx)
 {
-	uint64_t size = mrs_morsel_bytes(morsel);
 	struct batch batch = {.morsel = morsel, .offset = offset, .end = offset + bytes};
+	int usable = mrs_pool_usable(morsel->pool, false);
+	uint64_t size;
 
+	if (usable)
+		return usable;
+	size = mrs_morsel_bytes(morsel);
 	if (!is_current(morsel))
 		return gone();
 	if (offset > size || bytes > size - offset)

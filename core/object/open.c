@@ -226,7 +226,6 @@ void mrs_handle_leave(struct morsel *morsel)
 		mrs_open_release(morsel->open_entry);
 		return;
 	}
-	/* After fork the entry and the pool are the parent's. */
 	if (mrs_record_lock(morsel, MRS_INTENT_FREE, 0, &txn))
 		return;
 	if (is_nameless(morsel)) {
@@ -259,7 +258,8 @@ int morsel_close(struct morsel *morsel)
 		return mrs_fail(-EBUSY,
 				"the morsel still has %u view%s: destroy them before closing it",
 				views, views == 1 ? "" : "s");
-	if (morsel->open_entry)
+	/* In a fork the entry is the parent's, and the pool is not mapped. */
+	if (morsel->open_entry && !mrs_pool_usable(morsel->pool, false))
 		mrs_handle_leave(morsel);
 	handle_free(morsel);
 	return 0;
@@ -272,6 +272,10 @@ int morsel_close(struct morsel *morsel)
 
 int mrs_check_writable(struct morsel_pool *pool, const char *what)
 {
+	int rc = mrs_pool_usable(pool, false);
+
+	if (rc)
+		return rc;
 	if (mrs_pool_is_read_only(pool))
 		return mrs_fail(-EROFS,
 				"%s: the pool %s is open read-only; open it without "
@@ -483,8 +487,10 @@ int morsel_open(struct morsel_pool *pool, const char *name, const struct morsel_
 	struct morsel_opts opts;
 	struct morsel *found = NULL;
 	mrs_cell dirent;
-	int rc = mrs_morsel_opts(given, &opts);
+	int rc = mrs_pool_usable(pool, false);
 
+	if (!rc)
+		rc = mrs_morsel_opts(given, &opts);
 	if (!rc)
 		rc = mrs_dir_check_name(name);
 	if (rc)

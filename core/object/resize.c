@@ -35,12 +35,13 @@ void mrs_resize_cut(struct morsel *morsel, struct mrs_txn *txn)
 static int check_resize(struct morsel *morsel, uint64_t bytes)
 {
 	struct morsel_pool *pool = morsel->pool;
-	uint64_t frames = mrs_pool_frames_end(pool) - mrs_pool_super(pool)->frame_data;
-	char asked[16], have[16];
 	int rc = mrs_check_writable(pool, "resizing a morsel");
+	char asked[16], have[16];
+	uint64_t frames;
 
 	if (rc)
 		return rc;
+	frames = mrs_pool_frames_end(pool) - mrs_pool_super(pool)->frame_data;
 	if (mrs_morsel_is_sealed(morsel))
 		return mrs_fail(-EROFS, "the morsel is sealed: its size does not change any more");
 	if (mrs_pages_in(bytes) > frames)

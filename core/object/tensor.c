@@ -21,6 +21,10 @@ const void *mrs_morsel_packed(struct morsel *morsel, uint64_t *bytes)
 
 static int packed_of(struct morsel *morsel, const void **packed, uint64_t *bytes)
 {
+	int rc = mrs_pool_usable(morsel->pool, false);
+
+	if (rc)
+		return rc;
 	*packed = mrs_morsel_packed(morsel, bytes);
 	if (*packed)
 		return 0;

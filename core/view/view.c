@@ -299,10 +299,10 @@ void morsel_view_destroy(struct morsel_view *view)
 	MRS_PROBE("view.destroy.unmapped");
 	if (!view->target.forked) {
 		mrs_morsel_view_withdraw(view->morsel, view->published);
-		mrs_fetch_sub32(&view->morsel->views, 1);
-		mrs_fetch_sub32(&view->backend->views, 1);
 		pthread_mutex_destroy(&view->lock);
 	}
+	mrs_fetch_sub32(&view->morsel->views, 1);
+	mrs_fetch_sub32(&view->backend->views, 1);
 	free_exports(view);
 	mrs_ranges_free(&view->missing);
 	free(view->slots);

@@ -1,4 +1,4 @@
-foreach(part open size name import)
+foreach(part open size name import fork)
   morsel_test(NAME core_object_${part} SOURCES object_${part}_test.c object_support.c LABELS unit)
 endforeach()
 morsel_test(NAME core_object_death SOURCES object_death_test.c object_support.c LABELS unit)
