@@ -66,7 +66,8 @@ int mrs_txn_get(struct mrs_txn *txn, unsigned order, enum mrs_frame_class class,
 		.order = order,
 		.cls = (enum morsel_frames_class) class,
 		.flags = MORSEL_FRAMES_TRACKED,
-		.near_set = near != 0,
+		/* What follows the last frame of all is near nothing. */
+		.near_set = near && near < pool->super.frames_max,
 		.near = near,
 	};
 	struct morsel_frames_got got;

@@ -141,6 +141,46 @@ static void test_unmap(void **state)
 	assert_true(support_areas() <= before + 20);
 }
 
+/* A pool that is used up to its very last frame. */
+static void test_last_frame(void **state)
+{
+	struct morsel_pool_opts opts = {.size = sizeof(opts),
+					.flags = MORSEL_POOL_CREATE,
+					.bytes = 64 * MIB,
+					.bytes_max = 64 * MIB};
+	struct morsel *morsels[64];
+	struct morsel_pool *pool;
+	unsigned n = 0;
+
+	assert_int_equal(morsel_pool_open(NULL, &opts, &pool), 0);
+	for (; n < 64; n++) {
+		struct morsel_opts how = {.size = sizeof(how),
+					  .flags = MORSEL_CREATE,
+					  .pages = MORSEL_PAGES_2M,
+					  .bytes = 8 * MIB};
+		char name[16];
+		int rc;
+
+		how.flags |= n == 1 ? MORSEL_CONTIGUOUS : n > 1 ? MORSEL_SCATTERED : 0;
+		snprintf(name, sizeof(name), "%u", n);
+		rc = morsel_open(pool, name, &how, &morsels[n]);
+		if (rc) {
+			assert_int_equal(rc, -ENOSPC);
+			break;
+		}
+		support_number(morsels[n], pool, n);
+	}
+	assert_true(n >= 6);
+	for (unsigned i = 0; i < n; i++) {
+		struct morsel_view *view = map(morsels[i], (struct morsel_map_opts){0});
+
+		check_words(view, 0, i);
+		morsel_view_destroy(view);
+		assert_int_equal(morsel_close(morsels[i]), 0);
+	}
+	assert_int_equal(morsel_pool_close(pool), 0);
+}
+
 /* ---- options ---- */
 
 static void test_options(void **state)
@@ -658,6 +698,7 @@ int main(void)
 		TEST(test_same),       TEST(test_alignment),	 TEST(test_fork),
 		TEST(test_dump),       TEST(test_too_many_runs), TEST(test_few_areas_left),
 		TEST(test_lazy),       TEST(test_grants),	 TEST(test_system_calls),
+		TEST(test_last_frame),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
