@@ -23,27 +23,60 @@ int mrs_cpu_prot(const struct morsel_target *target)
 	return target->access & MORSEL_WRITE ? PROT_READ | PROT_WRITE : PROT_READ;
 }
 
+/* A range of addresses that the pool's file system can map: whole blocks. */
+struct area {
+	char *at;
+	uint64_t length;
+};
+
+/*
+ * The whole blocks of a range of the view. At the view's ends the mapping goes on to the block's:
+ * what is there belongs to the same morsel, or to its pool.
+ */
+static int whole_blocks(const struct morsel_target *target, uint64_t offset, uint64_t bytes,
+			struct area *area)
+{
+	uint64_t block = target->block_bytes;
+	uint64_t start = (uintptr_t)target->addr + offset, end = start + bytes;
+
+	if (!offset)
+		start = mrs_round_down(start, block);
+	if (offset + bytes == target->bytes)
+		end = mrs_round_up(end, block);
+	if ((start | end) & (block - 1))
+		return mrs_fail(
+			-EOPNOTSUPP,
+			"bytes %llu to %llu of the view are not whole blocks of %llu bytes, "
+			"which is all that this pool's file system can map",
+			(unsigned long long)offset, (unsigned long long)(offset + bytes - 1),
+			(unsigned long long)block);
+	*area = (struct area){(char *)(uintptr_t)start, end - start};
+	return 0;
+}
+
 static int map_run(const struct morsel_target *target, const struct morsel_run *run, int fixed)
 {
 	uint64_t file_offset = run->frame * MRS_PAGE_BYTES;
-	char *at = (char *)target->addr + run->offset;
+	struct area area;
 	void *got;
+	int rc = whole_blocks(target, run->offset, run->bytes, &area);
 
-	if (((uintptr_t)at | file_offset | run->bytes) & (target->block_bytes - 1))
-		return mrs_fail(-EOPNOTSUPP,
-				"the run at offset %llu (%llu bytes, frame %llu) is not made of "
-				"whole blocks of %llu bytes, which is all that this pool's file "
-				"system can map: use a pooled view",
-				(unsigned long long)run->offset, (unsigned long long)run->bytes,
-				(unsigned long long)run->frame,
-				(unsigned long long)target->block_bytes);
-	got = mmap(at, run->bytes, mrs_cpu_prot(target), MAP_SHARED | MAP_NORESERVE | fixed,
+	if (rc)
+		return rc;
+	file_offset -= (uint64_t)((char *)target->addr + run->offset - area.at);
+	if (file_offset & (target->block_bytes - 1))
+		return mrs_fail(
+			-EOPNOTSUPP,
+			"frame %llu lies elsewhere in its block of %llu bytes than its page "
+			"in the view: use a pooled view, or one that begins at a whole block",
+			(unsigned long long)run->frame, (unsigned long long)target->block_bytes);
+	got = mmap(area.at, area.length, mrs_cpu_prot(target), MAP_SHARED | MAP_NORESERVE | fixed,
 		   target->fd, (off_t)file_offset);
 	if (got == MAP_FAILED)
 		return -errno;
-	if (got == at)
+	if (got == area.at)
 		return 0;
-	munmap(got, run->bytes); /* a kernel that takes NOREPLACE for a hint */
+	munmap(got, area.length); /* a kernel that takes NOREPLACE for a hint */
 	return -EEXIST;
 }
 
@@ -108,23 +141,25 @@ int mrs_cpu_finish(const struct morsel_target *target, const struct mrs_cpu_map 
 int mrs_cpu_restore(struct morsel_target *target, const struct morsel_run *runs, size_t n)
 {
 	int rc = mrs_cpu_map_runs(target, runs, n, MAP_FIXED);
+	struct area area;
 
-	for (size_t i = 0; i < n && !rc; i++)
-		rc = advise(target, (char *)target->addr + runs[i].offset, runs[i].bytes);
+	for (size_t i = 0; i < n && !rc; i++) {
+		rc = whole_blocks(target, runs[i].offset, runs[i].bytes, &area);
+		if (!rc)
+			rc = advise(target, area.at, area.length);
+	}
 	return rc;
 }
 
 int mrs_cpu_invalidate(struct morsel_target *target, uint64_t offset, uint64_t bytes)
 {
-	char *at = (char *)target->addr + offset;
+	struct area area;
+	int rc = whole_blocks(target, offset, bytes, &area);
 
-	if (((uintptr_t)at | bytes) & (target->block_bytes - 1))
-		return mrs_fail(-EOPNOTSUPP,
-				"only whole blocks of %llu bytes can be taken out of a CPU view on "
-				"this pool",
-				(unsigned long long)target->block_bytes);
+	if (rc)
+		return rc;
 	/* The kernel flushes the old translation on every processor before mmap() returns. */
-	if (mmap(at, bytes, PROT_NONE, NOTHING_FLAGS | MAP_FIXED, -1, 0) == MAP_FAILED)
+	if (mmap(area.at, area.length, PROT_NONE, NOTHING_FLAGS | MAP_FIXED, -1, 0) == MAP_FAILED)
 		return errno == ENOMEM ? mrs_cpu_no_areas(2)
 				       : mrs_fail_errno(-errno, "mmap(PROT_NONE)");
 	MRS_PROBE("view.cpu.invalidated");

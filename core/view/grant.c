@@ -87,13 +87,27 @@ static int check_acquire(const struct morsel_view *view, uint64_t offset, uint64
 	return mrs_view_check_fork(view);
 }
 
-/* Has the backend translate what has no translation in [first, end). */
-static int restore(struct morsel_view *view, uint64_t first, uint64_t end)
+/* Widens a range of pages to the blocks in which the pool can be mapped, inside the view. */
+static struct mrs_range in_blocks(const struct morsel_view *view, uint64_t first, uint64_t end)
+{
+	uint64_t block = view->target.block_bytes / MRS_PAGE_BYTES;
+	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
+	uint64_t start = mrs_round_down(base + first, block);
+
+	return (struct mrs_range){
+		.first = mrs_max(start, base) - base,
+		.end = mrs_min(mrs_round_up(base + end, block) - base,
+			       view->target.bytes / MRS_PAGE_BYTES),
+	};
+}
+
+/* Has the backend translate what has no translation in the range. */
+static int restore(struct morsel_view *view, struct mrs_range range)
 {
 	struct mrs_range gap;
 	int rc = 0;
 
-	while (!rc && mrs_ranges_find(&view->missing, first, end, &gap)) {
+	while (!rc && mrs_ranges_find(&view->missing, range.first, range.end, &gap)) {
 		struct mrs_run_list list = {0};
 
 		rc = mrs_ranges_reserve(&view->missing);
@@ -105,7 +119,7 @@ static int restore(struct morsel_view *view, uint64_t first, uint64_t end)
 		if (!rc)
 			mrs_ranges_remove(&view->missing, gap.first, gap.end);
 		free(list.run);
-		first = gap.end;
+		range.first = gap.end;
 	}
 	return rc;
 }
@@ -148,7 +162,7 @@ int morsel_acquire(struct morsel_view *view, uint64_t offset, uint64_t bytes, in
 		grant.addr = (char *)view->target.addr + offset;
 	grant.private_[0] = index;
 	grant.private_[1] = view->slots[index].serial;
-	rc = restore(view, first, end);
+	rc = restore(view, in_blocks(view, first, end));
 	if (!rc)
 		rc = complete(view, &grant);
 	if (rc)

@@ -96,6 +96,14 @@ static int first_map(struct morsel_target *target, const struct morsel_run *runs
 	if (rc)
 		goto free_map;
 	choose_phase(target, runs, n, &want);
+	if (want.phase & (target->block_bytes - 1)) {
+		rc = mrs_fail(-EOPNOTSUPP,
+			      "on this pool a stitched view begins at a multiple of %llu bytes; "
+			      "offset %llu is none",
+			      (unsigned long long)target->block_bytes,
+			      (unsigned long long)target->offset);
+		goto free_map;
+	}
 	rc = map_all(target, &want, runs, n, map);
 	if (rc)
 		goto free_map;
