@@ -114,7 +114,8 @@ class Install(unittest.TestCase):
     def test_cmake_package(self):
         with open(os.path.join(self.dir, "CMakeLists.txt"), "w") as file:
             file.write(CMAKE)
-        self.must("cmake", "-S", ".", "-B", "build", "-DCMAKE_PREFIX_PATH=" + support.PREFIX,
+        self.must("cmake", "-S", ".", "-B", "build", "-G", "Ninja",
+                  "-DCMAKE_PREFIX_PATH=" + support.PREFIX,
                   "-DCMAKE_C_FLAGS=" + " ".join(support.CFLAGS))
         self.must("cmake", "--build", "build")
         self.assertEqual(self.must("build/user"), self.version() + "\n")
