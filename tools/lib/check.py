@@ -135,9 +135,18 @@ def stage_preset(stage, tally, labels=None):
 
 
 def tracked_files():
-    listing = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                             cwd=TREE, capture_output=True, check=True).stdout
-    return [name for name in listing.decode().split("\0") if name and (TREE / name).exists()]
+    """The files of the tree: what git knows or would add, or without git all but build/ and caches."""
+    # A checkout may belong to another user than the one who runs this, as in a container.
+    listing = subprocess.run(["git", "-c", f"safe.directory={TREE}", "ls-files", "-z", "--cached",
+                              "--others", "--exclude-standard"], cwd=TREE, capture_output=True)
+    if listing.returncode == 0:
+        names = listing.stdout.decode().split("\0")
+    else:
+        print("  git cannot list the files: " + listing.stderr.decode().strip(), flush=True)
+        names = [str(path.relative_to(TREE)) for path in TREE.rglob("*") if path.is_file()]
+    left_out = ("build/", ".git/", ".cache/")
+    return [name for name in names if name and not name.startswith(left_out)
+            and "__pycache__" not in name and (TREE / name).exists()]
 
 
 def stage_user(tally):
