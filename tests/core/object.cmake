@@ -1,4 +1,8 @@
-foreach(part open size name import fork)
+foreach(part open import fork)
   morsel_test(NAME core_object_${part} SOURCES object_${part}_test.c object_support.c LABELS unit)
+endforeach()
+foreach(part size name)
+  morsel_test(NAME core_object_${part} SOURCES object_${part}_test.c object_support.c
+              LABELS unit threads)
 endforeach()
 morsel_test(NAME core_object_death SOURCES object_death_test.c object_support.c LABELS unit)
