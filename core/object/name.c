@@ -43,7 +43,7 @@ static int open_locked(struct morsel_pool *pool, const char *name, enum mrs_inte
 		       unsigned which, struct morsel **morsel, mrs_cell *dirent,
 		       struct mrs_txn *txn)
 {
-	for (;;) {
+	for (unsigned i = 0; i < 100000; i++) {
 		int rc = mrs_open_named(pool, name, morsel, dirent);
 
 		if (rc == -ENOENT)
@@ -60,6 +60,8 @@ static int open_locked(struct morsel_pool *pool, const char *name, enum mrs_inte
 		mrs_record_unlock(*morsel, txn);
 		morsel_close(*morsel);
 	}
+	return mrs_fail(-EIO, "%s is damaged: the name '%s' never means what it leads to",
+			mrs_pool_path(pool), name);
 }
 
 int morsel_unlink(struct morsel_pool *pool, const char *name)

@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "object/internal.h"
 
@@ -143,10 +144,13 @@ int mrs_handle_open(struct morsel_pool *pool, mrs_cell cell, struct morsel **mor
 	return 0;
 }
 
+/* A name that leads to no usable record for a second is damage: nobody is that long about it. */
+#define NAMED_TRIES 1000
+
 int mrs_open_named(struct morsel_pool *pool, const char *name, struct morsel **morsel,
 		   mrs_cell *dirent)
 {
-	for (;;) {
+	for (unsigned i = 0; i < NAMED_TRIES; i++) {
 		mrs_cell target;
 		int rc = mrs_dir_find(mrs_pool_cells(pool), name, dirent, &target);
 
@@ -154,7 +158,13 @@ int mrs_open_named(struct morsel_pool *pool, const char *name, struct morsel **m
 			rc = mrs_handle_open(pool, target, morsel);
 		if (rc != -EAGAIN)
 			return rc;
+		if (i > NAMED_TRIES / 2)
+			usleep(2000);
 	}
+	return mrs_fail(-EIO,
+			"%s is damaged: the name '%s' leads to no morsel; `morsel pool check` "
+			"lists all damage",
+			mrs_pool_path(pool), name);
 }
 
 /* ---- leaving ---- */
