@@ -93,6 +93,12 @@ static int op_frames(void)
 	return morsel_pool_close(pool);
 }
 
+/* Takes, and gives back. */
+static int op_twice(void)
+{
+	return op_frames() || op_frames();
+}
+
 /* Takes all there is, so that the number space comes online in steps. */
 static int op_online(void)
 {
@@ -120,7 +126,7 @@ static const struct {
 	int (*run)(void);
 } ops[] = {
 	{"create", op_create}, {"attach", op_attach}, {"grow", op_grow},
-	{"frames", op_frames}, {"online", op_online},
+	{"frames", op_frames}, {"online", op_online}, {"twice", op_twice},
 };
 
 static int child_main(const char *name, const char *at)
@@ -203,7 +209,7 @@ static void kill_everywhere(const char *op, uint64_t bytes, uint64_t bytes_max)
 
 static void test_frames(void **state)
 {
-	kill_everywhere("frames", 16 * MIB, 16 * MIB);
+	kill_everywhere("twice", 16 * MIB, 16 * MIB);
 	(void)state;
 }
 

@@ -1,0 +1,1 @@
+morsel_fuzz(NAME fuzz_pool SOURCES pool_fuzz.c)
