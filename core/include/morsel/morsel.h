@@ -179,7 +179,8 @@ MORSEL_API int morsel_pool_reap(struct morsel_pool *pool);
 enum morsel_flags {
 	MORSEL_CREATE = 1 << 0,
 	MORSEL_EXCL = 1 << 1,	    /* with CREATE: -EEXIST if the name is taken */
-	MORSEL_LAZY = 1 << 2,	    /* create: memory comes at acquire, prefetch or first touch */
+	MORSEL_LAZY = 1 << 2,	    /* create: memory comes at acquire, prefetch or MORSEL_MAP_POPULATE;
+				     * before that a touch through a CPU view is SIGSEGV */
 	MORSEL_EVICTABLE = 1 << 3,  /* create: the core may evict and move its pages by itself */
 	MORSEL_CONTIGUOUS = 1 << 4, /* create: one run or -ENOSPC */
 	MORSEL_SCATTERED = 1 << 5,  /* create: every page wherever it falls (tests, benchmarks) */
