@@ -59,7 +59,7 @@ static int get_block(struct fill *fill, unsigned order, uint64_t *frame)
 	return mrs_txn_get(&fill->txn, order, class, fill->hint, frame);
 }
 
-/* One leaf: got, backed, linked. 0 also if somebody else was quicker. */
+/* One leaf: got, backed, linked. -EEXIST if somebody else was quicker with it, or with a part. */
 static int fill_leaf(struct fill *fill, uint64_t page, unsigned order)
 {
 	struct morsel *morsel = fill->morsel;
@@ -70,7 +70,7 @@ static int fill_leaf(struct fill *fill, uint64_t page, unsigned order)
 	if (!rc)
 		rc = mrs_table_prepare(&morsel->table, &fill->txn, page, level);
 	if (rc)
-		return rc == -EEXIST ? 0 : rc;
+		return rc;
 	rc = get_block(fill, order, &frame);
 	if (rc)
 		return rc;
@@ -83,10 +83,10 @@ static int fill_leaf(struct fill *fill, uint64_t page, unsigned order)
 		return rc;
 	}
 	MRS_PROBE("fill.backed");
-	rc = mrs_table_set(&morsel->table, &fill->txn, page, level, frame);
+	rc = mrs_table_set_whole(&morsel->table, &fill->txn, page, level, frame);
 	if (rc) {
 		mrs_place_unget(&fill->txn, order, frame, true);
-		return rc == -EEXIST ? 0 : rc;
+		return rc;
 	}
 	mrs_fetch_add(&morsel->record->allocated, 1ull << order);
 	MRS_PROBE("fill.linked");
@@ -120,20 +120,25 @@ static unsigned fill_order(struct morsel *morsel, uint64_t page, uint64_t end)
 	return is_open(morsel, page, MRS_HUGE_ORDER) ? MRS_HUGE_ORDER : 0;
 }
 
-/* One block at page, smaller if no large one is left; *next is the page after it. */
+/*
+ * One block at page, smaller if no large one is left or a part of it has been filled meanwhile;
+ * *next is the page after it.
+ */
 static int fill_page(struct fill *fill, uint64_t page, uint64_t end, uint64_t *next)
 {
 	uint64_t state = mrs_load_relaxed(&fill->morsel->record->state);
 	unsigned order = fill_order(fill->morsel, page, end);
 	bool mixed = mrs_pages_of(state) == MORSEL_PAGES_MIXED &&
 		     mrs_record_granule(fill->morsel->pool, state) == 1;
-	int rc;
+	int rc = fill_leaf(fill, mrs_round_down(page, 1ull << order), order);
 
-	while ((rc = fill_leaf(fill, mrs_round_down(page, 1ull << order), order)) == -ENOSPC &&
-	       order && mixed)
+	while ((rc == -ENOSPC || rc == -EEXIST) && order && mixed) {
 		order -= MRS_HUGE_ORDER;
+		rc = fill_leaf(fill, mrs_round_down(page, 1ull << order), order);
+	}
 	*next = mrs_round_down(page, 1ull << order) + (1ull << order);
-	return rc;
+	/* The smallest that there can be is there: that of somebody else. */
+	return rc == -EEXIST ? 0 : rc;
 }
 
 static int fill_holes(struct fill *fill, uint64_t page, uint64_t end)

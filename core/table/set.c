@@ -230,7 +230,26 @@ int mrs_table_prepare(struct mrs_table *table, void *txn, uint64_t page, unsigne
 	return rc ? rc : find_place(table, txn, page, level, &place);
 }
 
-int mrs_table_set(struct mrs_table *table, void *txn, uint64_t page, unsigned level, uint64_t frame)
+/* The leaf as one entry or not at all: where a table stands it is refused. */
+static int put_whole(uint64_t *place, unsigned level, uint64_t page, uint64_t leaf)
+{
+	uint64_t entry = 0;
+
+	/* Release: as in put_leaf(). */
+	if (mrs_cas(place, &entry, leaf))
+		return 0;
+	switch (fmt_kind(entry, level)) {
+	case FMT_TABLE:
+	case FMT_LEAF:
+		return mrs_fail(-EEXIST, "page %llu is mapped already, or a table stands there",
+				(unsigned long long)page);
+	default:
+		return radix_damaged(page, mrs_entry_problem(entry, level));
+	}
+}
+
+static int set_leaf(struct mrs_table *table, void *txn, uint64_t page, unsigned level,
+		    uint64_t frame, bool whole)
 {
 	uint64_t *place;
 	int rc = check_place(page, level);
@@ -246,12 +265,24 @@ int mrs_table_set(struct mrs_table *table, void *txn, uint64_t page, unsigned le
 	if (rc)
 		return rc;
 	MRS_PROBE("table.set.place");
-	rc = put_leaf(table, place, level, page, fmt_leaf(level, frame));
+	rc = whole ? put_whole(place, level, page, fmt_leaf(level, frame))
+		   : put_leaf(table, place, level, page, fmt_leaf(level, frame));
 	if (rc)
 		return rc;
 	MRS_PROBE("table.set.linked");
 	table->ops->settle(table->ctx, txn);
 	return 0;
+}
+
+int mrs_table_set(struct mrs_table *table, void *txn, uint64_t page, unsigned level, uint64_t frame)
+{
+	return set_leaf(table, txn, page, level, frame, false);
+}
+
+int mrs_table_set_whole(struct mrs_table *table, void *txn, uint64_t page, unsigned level,
+			uint64_t frame)
+{
+	return set_leaf(table, txn, page, level, frame, true);
 }
 
 int mrs_table_set_run(struct mrs_table *table, void *txn, uint64_t frame, uint64_t pages)

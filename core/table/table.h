@@ -115,6 +115,13 @@ int mrs_table_set(struct mrs_table *table, void *txn, uint64_t page, unsigned le
 		  uint64_t frame);
 
 /*
+ * The same for who is not alone with the range: never as smaller leafs, which somebody could see
+ * and use before one of them is refused and the others are taken back. -EEXIST where a table stands.
+ */
+int mrs_table_set_whole(struct mrs_table *table, void *txn, uint64_t page, unsigned level,
+			uint64_t frame);
+
+/*
  * Makes the morsel one run of pages from frame without a table (root must be EMPTY, or MAPPED with
  * a run that this one extends in place: same frame, more pages); -EEXIST otherwise. Settles.
  */

@@ -441,6 +441,24 @@ static void test_leaf_over_table(void **state)
 	model_close(&t);
 }
 
+/* As one leaf or not at all, also where the table that is in the way is empty. */
+static void test_leaf_whole(void **state)
+{
+	struct model t;
+
+	model_open(&t, 1);
+	assert_int_equal(mrs_table_prepare(&t.m.table, &t.txn, 1024, 0), 0);
+	assert_int_equal(mrs_table_set_whole(&t.m.table, &t.txn, 1024, 1, DATA_FIRST + 512),
+			 -EEXIST);
+	check_all(&t);
+	assert_int_equal(memory_set(&t.m, &t.txn, 512, 1, DATA_FIRST + 1024), 0);
+	model_set(&t, 512, 1, DATA_FIRST + 1024);
+	assert_int_equal(mrs_table_set_whole(&t.m.table, &t.txn, 512, 1, DATA_FIRST + 512),
+			 -EEXIST);
+	check_all(&t);
+	model_close(&t);
+}
+
 static int stop_at_second(void *ctx, const struct mrs_run *run)
 {
 	return ++*(int *)ctx == 2 ? 42 : 0;
@@ -471,6 +489,7 @@ int main(void)
 		cmocka_unit_test(test_model),		cmocka_unit_test(test_expand),
 		cmocka_unit_test(test_height),		cmocka_unit_test(test_fail_nth),
 		cmocka_unit_test(test_leaf_over_table), cmocka_unit_test(test_stop),
+		cmocka_unit_test(test_leaf_whole),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
