@@ -289,7 +289,7 @@ static void put_series(const char *key, const struct series *s)
 
 	printf("\"%s\": [", key);
 	for (i = 0; i < s->count; i++)
-		printf("%s%.6g", i ? ", " : "", s->at[i]);
+		printf("%s%.12g", i ? ", " : "", s->at[i]);
 	printf("]");
 }
 
