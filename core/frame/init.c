@@ -320,7 +320,7 @@ int morsel_frames_offline(struct morsel_frames *f, uint64_t first, uint64_t coun
 	for (c = begin; c < end; c += TREE_CHILDREN)
 		if (!morsel_frames_is_online(f, (uint64_t)c * CHILD_FRAMES))
 			return -FRAMES_EINVAL;
-	/* The record says which children a death leaves half gone: see repair.c. */
+	/* The record says which children a death leaves half gone: see death.c. */
 	l->mask[0] = end;
 	pending_store(&l->pending, pending_claim(first));
 	claiming(l, 1);

@@ -5,8 +5,8 @@ morsel_test(NAME core_frame_death SOURCES frame_death_test.c LABELS unit)
 morsel_test(NAME core_frame_hostile SOURCES frame_hostile_test.c LABELS unit)
 
 include(${PROJECT_SOURCE_DIR}/tests/support/explore.cmake)
-set(frame_code frame/get.c frame/huge.c frame/init.c frame/put.c frame/repair.c frame/search.c
-    frame/stat.c)
+set(frame_code frame/get.c frame/huge.c frame/init.c frame/put.c frame/death.c frame/search.c
+    frame/look.c)
 morsel_explore_test(NAME core_frame_explore SOURCES frame_explore_test.c LABELS unit TIMEOUT 1800
   CODE ${frame_code} frame/row.c frame/claim.c)
 morsel_explore_test(NAME core_frame_explore_planted_row LABELS unit
