@@ -188,6 +188,6 @@ int main(void)
 	};
 
 	/* Who waits for a lock that nobody has waits for ever: that is a failure, too. */
-	alarm(test_full() ? 600 : 50);
+	alarm(test_full() ? 600 : 20);
 	return cmocka_run_group_tests_name("object: names", tests, NULL, NULL);
 }

@@ -143,9 +143,71 @@ static void test_threads(void **state)
 	object_pool_end(pool);
 }
 
+/* ---- opening what is being removed ---- */
+
+#define CHAIN_CELLS  31
+#define FULL_HANDLES (MRS_OPEN_INLINE + 7 * CHAIN_CELLS)
+
+/* Makes and removes "x" as fast as it can. */
+static void *make_and_remove(void *ctx)
+{
+	struct worker *w = ctx;
+	struct morsel_opts opts = {.size = sizeof(opts), .flags = MORSEL_CREATE};
+	struct morsel *morsel;
+
+	while (!mrs_load_acquire(&w->random) && !w->failed) {
+		w->failed = morsel_open(w->pool, "x", &opts, &morsel);
+		if (!w->failed)
+			w->failed = morsel_unlink(w->pool, "x") | morsel_close(morsel);
+	}
+	return NULL;
+}
+
+/*
+ * Whoever has opened a morsel has it: its record is there as long as the handle. The free entries
+ * of the slot are made hard to find, so that there is time for a removal between any two steps of
+ * open.
+ */
+static void test_open_beside_removal(void **state)
+{
+	struct morsel_pool *pool = object_pool(64 * MIB);
+	struct worker remover = {.pool = pool};
+	struct morsel *handle[FULL_HANDLES];
+	unsigned opened = 0;
+	pthread_t thread;
+
+	handle[0] = object_create(pool, "full", 0, 0, 0);
+	for (int i = 1; i < FULL_HANDLES; i++)
+		handle[i] = object_open(pool, "full");
+	for (int i = MRS_OPEN_INLINE; i < MRS_OPEN_INLINE + 7; i++)
+		assert_ok(morsel_close(handle[i]));
+	assert_int_equal(pthread_create(&thread, NULL, make_and_remove, &remover), 0);
+	for (int i = 0; i < COUNT_OBJECT_OPENS; i++) {
+		struct morsel *morsel;
+
+		if (morsel_open(pool, "x", NULL, &morsel))
+			continue;
+		opened++;
+		assert_true(
+			mrs_cell_is_current(mrs_pool_cells(pool), morsel->cell, MRS_CELL_RECORD));
+		assert_ok(morsel_close(morsel));
+	}
+	mrs_store_release(&remover.random, 1);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(remover.failed, 0);
+	printf("%u of %u times there was something to open\n", opened, COUNT_OBJECT_OPENS);
+	for (int i = 0; i < FULL_HANDLES; i++)
+		if (i < MRS_OPEN_INLINE || i >= MRS_OPEN_INLINE + 7)
+			assert_ok(morsel_close(handle[i]));
+	object_pool_end(pool);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_threads)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_open_beside_removal),
+	};
 
 	return cmocka_run_group_tests_name("object: threads", tests, NULL, NULL);
 }
