@@ -42,13 +42,14 @@ static int free_piece(void *ctx, uint64_t offset, void *memory, uint64_t bytes)
 	inner = base + mrs_round_up((uint64_t)(first - base), block);
 	inner_end = base + mrs_round_down((uint64_t)(end - base), block);
 	if (inner >= inner_end) {
-		memset(first, 0, bytes);
+		mrs_content_zero(advise->morsel, offset, bytes);
 		return 0;
 	}
-	memset(first, 0, inner - first);
+	mrs_content_zero(advise->morsel, offset, (uint64_t)(inner - first));
 	mrs_pool_unback(pool, (uint64_t)(inner - base) / MRS_PAGE_BYTES,
 			(uint64_t)(inner_end - inner) / MRS_PAGE_BYTES);
-	memset(inner_end, 0, end - inner_end);
+	mrs_content_zero(advise->morsel, offset + (uint64_t)(inner_end - first),
+			 (uint64_t)(end - inner_end));
 	return 0;
 }
 

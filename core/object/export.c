@@ -91,7 +91,7 @@ static int write_pieces(struct export *export, const void *packed, uint64_t pack
 					"outside the morsel",
 					(unsigned long long)i);
 		export->offset_to_source = piece.source - piece.destination;
-		rc = mrs_content_each(export->morsel, piece.destination, piece.bytes, CHUNK_BYTES,
+		rc = mrs_content_look(export->morsel, piece.destination, piece.bytes, CHUNK_BYTES,
 				      write_piece, export);
 		if (rc)
 			return rc;
@@ -128,7 +128,7 @@ static int write_content(struct export *export)
 		return rc;
 	if (head.pieces)
 		return write_pieces(export, packed, packed_bytes, &head);
-	return mrs_content_each(morsel, 0, bytes, CHUNK_BYTES, write_piece, export);
+	return mrs_content_look(morsel, 0, bytes, CHUNK_BYTES, write_piece, export);
 }
 
 /* A file of a new name beside the final one. */

@@ -163,6 +163,10 @@ extern const struct mrs_table_ops mrs_object_table_ops; /* ctx: the pool */
 int mrs_content_each(struct morsel *morsel, uint64_t offset, uint64_t bytes, uint64_t limit,
 		     int (*fn)(void *ctx, uint64_t offset, void *memory, uint64_t bytes),
 		     void *ctx);
+/* The same, but pages whose memory was given back (MORSEL_ADVICE_FREE) are holes as well. */
+int mrs_content_look(struct morsel *morsel, uint64_t offset, uint64_t bytes, uint64_t limit,
+		     int (*fn)(void *ctx, uint64_t offset, void *memory, uint64_t bytes),
+		     void *ctx);
 /* Zeroes what exists of it. */
 void mrs_content_zero(struct morsel *morsel, uint64_t offset, uint64_t bytes);
 /* Copies from it, holes as zeros. */

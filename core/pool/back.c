@@ -147,12 +147,8 @@ static int check_all(struct morsel_pool *pool, uint64_t frames)
 
 /* ---- what is there already ---- */
 
-/*
- * The next range with content at or after *at and before end; false if there is none. Memory that
- * was reserved and never written counts as hole, also on file systems.
- */
-static bool next_content(struct morsel_pool *pool, uint64_t *at, uint64_t end,
-			 uint64_t *content_end)
+bool mrs_pool_next_content(struct morsel_pool *pool, uint64_t *at, uint64_t end,
+			   uint64_t *content_end)
 {
 	off_t data = lseek(pool->lock_fd, (off_t)*at, SEEK_DATA), hole;
 
@@ -170,7 +166,7 @@ static uint64_t frames_without_content(struct morsel_pool *pool, uint64_t frame,
 {
 	uint64_t at = frame * MRS_PAGE_BYTES, end = (frame + count) * MRS_PAGE_BYTES, next;
 
-	while (next_content(pool, &at, end, &next)) {
+	while (mrs_pool_next_content(pool, &at, end, &next)) {
 		count -= (next - at) >> MRS_PAGE_SHIFT;
 		at = next;
 	}
@@ -193,7 +189,7 @@ static void punch_without_content(struct morsel_pool *pool, uint64_t frame, uint
 	uint64_t at = frame * MRS_PAGE_BYTES, end = (frame + count) * MRS_PAGE_BYTES;
 	uint64_t content = at, next;
 
-	while (next_content(pool, &content, end, &next)) {
+	while (mrs_pool_next_content(pool, &content, end, &next)) {
 		if (content > at)
 			punch(pool, at, content - at);
 		at = content = next;

@@ -94,6 +94,12 @@ void mrs_pool_unback(struct morsel_pool *pool, uint64_t frame, uint64_t count);
 int mrs_pool_make_huge(struct morsel_pool *pool, uint64_t frame, uint64_t count, uint64_t *huge);
 /* Frames with memory behind, as the kernel counts it. */
 uint64_t mrs_pool_resident(struct morsel_pool *pool);
+/*
+ * The next range of the pool's file with content at or after byte *at and before end, in whole
+ * pages; false if there is none. Memory that was reserved and never written counts as hole.
+ */
+bool mrs_pool_next_content(struct morsel_pool *pool, uint64_t *at, uint64_t end,
+			   uint64_t *content_end);
 /* Smallest unit in which memory comes and goes: 1 frame, or 512 on hugetlbfs. */
 uint64_t mrs_pool_block_frames(struct morsel_pool *pool);
 

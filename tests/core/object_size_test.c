@@ -221,6 +221,57 @@ static void test_view_of_another_process(void **state)
 	object_pool_end(pool);
 }
 
+/* Seed 1 but for bytes 100 to 107 and from 4 KiB + 8 on, which are zero. */
+static void check_thin_export(const char *path)
+{
+	uint64_t word[8 * KIB / 8];
+	FILE *f = fopen(path, "re");
+
+	assert_non_null(f);
+	assert_int_equal(fread(word, 1, sizeof(word), f), sizeof(word));
+	fclose(f);
+	for (uint64_t i = 0; i < mrs_array_length(word); i++)
+		if (i != 12 && i != 13)
+			assert_int_equal(word[i], i * 8 < 4 * KIB + 8 ? object_word(1, i * 8) : 0);
+	for (uint64_t i = 100; i < 108; i++)
+		assert_int_equal(((const char *)word)[i], 0);
+}
+
+/*
+ * Nothing that the core does by itself takes memory for pages that gave theirs back: where there is
+ * none left that would end in SIGBUS.
+ */
+static void test_thin_stays_thin(void **state)
+{
+	struct morsel_pool *pool = object_pool(64 * MIB);
+	struct morsel *morsel = object_create(pool, "thin", MIB, 0, MORSEL_PAGES_4K);
+	char path[] = "/tmp/morsel-thin-XXXXXX";
+	int fd = mkstemp(path);
+	uint64_t resident;
+
+	(void)state;
+	assert_true(fd >= 0);
+	close(fd);
+	object_write(morsel, 1, 0, 8 * KIB);
+	assert_ok(morsel_advise(morsel, 8 * KIB, MIB - 8 * KIB, MORSEL_ADVICE_FREE));
+	resident = mrs_pool_resident(pool);
+	assert_ok(morsel_advise(morsel, 12 * KIB + 100, 200, MORSEL_ADVICE_FREE));
+	assert_int_equal(mrs_pool_resident(pool), resident);
+	assert_ok(morsel_export(morsel, path, NULL));
+	assert_int_equal(mrs_pool_resident(pool), resident);
+	assert_ok(morsel_resize(morsel, MIB / 2 + 100));
+	assert_int_equal(mrs_pool_resident(pool), resident);
+	/* What has memory is read and zeroed as ever. */
+	assert_ok(morsel_advise(morsel, 100, 8, MORSEL_ADVICE_FREE));
+	assert_ok(morsel_resize(morsel, 4 * KIB + 8));
+	assert_ok(morsel_resize(morsel, 8 * KIB));
+	assert_ok(morsel_export(morsel, path, NULL));
+	check_thin_export(path);
+	unlink(path);
+	assert_ok(morsel_close(morsel));
+	object_pool_end(pool);
+}
+
 static int child_main(char **argv)
 {
 	struct morsel_pool *pool;
@@ -237,6 +288,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_grow_past_neighbour),
 		cmocka_unit_test(test_views_in_the_way),
 		cmocka_unit_test(test_advise),
+		cmocka_unit_test(test_thin_stays_thin),
 		cmocka_unit_test(test_fill_threads),
 		cmocka_unit_test(test_view_of_another_process),
 	};
