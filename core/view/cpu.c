@@ -57,7 +57,7 @@ static int whole_blocks(const struct morsel_target *target, uint64_t offset, uin
 static int map_run(const struct morsel_target *target, const struct morsel_run *run, int fixed)
 {
 	uint64_t file_offset = run->frame * MRS_PAGE_BYTES;
-	struct area area;
+	struct area area = {0};
 	void *got;
 	int rc = whole_blocks(target, run->offset, run->bytes, &area);
 
@@ -141,7 +141,7 @@ int mrs_cpu_finish(const struct morsel_target *target, const struct mrs_cpu_map 
 int mrs_cpu_restore(struct morsel_target *target, const struct morsel_run *runs, size_t n)
 {
 	int rc = mrs_cpu_map_runs(target, runs, n, MAP_FIXED);
-	struct area area;
+	struct area area = {0};
 
 	for (size_t i = 0; i < n && !rc; i++) {
 		rc = whole_blocks(target, runs[i].offset, runs[i].bytes, &area);
@@ -153,7 +153,7 @@ int mrs_cpu_restore(struct morsel_target *target, const struct morsel_run *runs,
 
 int mrs_cpu_invalidate(struct morsel_target *target, uint64_t offset, uint64_t bytes)
 {
-	struct area area;
+	struct area area = {0};
 	int rc = whole_blocks(target, offset, bytes, &area);
 
 	if (rc)
