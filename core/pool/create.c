@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,24 +14,6 @@
 #include "base/atomic.h"
 #include "base/probe.h"
 #include "pool/internal.h"
-
-static int set_size(struct morsel_pool *pool, uint64_t bytes)
-{
-	struct rlimit limit;
-	char text[2][16];
-
-	/* Beyond the limit the kernel would kill us with SIGXFSZ. */
-	if (!getrlimit(RLIMIT_FSIZE, &limit) && bytes > limit.rlim_cur)
-		return mrs_fail(-EFBIG,
-				"%s would be %s large, the limit of this process is %s: "
-				"ulimit -f",
-				pool->path, mrs_bytes_text(bytes, text[0]),
-				mrs_bytes_text(limit.rlim_cur, text[1]));
-	if (ftruncate(pool->fd, (off_t)bytes))
-		return mrs_fail_errno(-errno, "cannot make %s %s large", pool->path,
-				      mrs_bytes_text(bytes, text[0]));
-	return 0;
-}
 
 static void fill_identity(struct morsel_pool *pool, const struct mrs_create *create)
 {
@@ -148,7 +129,7 @@ int mrs_pool_format(struct morsel_pool *pool, const struct mrs_create *create)
 	online = mrs_min(pool->frames_end, MRS_ONLINE_STEP);
 	online = mrs_max(online, mrs_round_up(pool->super.frame_data, MORSEL_FRAMES_TREE));
 	online = mrs_min(online, pool->frames_end);
-	rc = set_size(pool, pool->frames_end * MRS_PAGE_BYTES);
+	rc = mrs_file_set_size(pool, pool->frames_end * MRS_PAGE_BYTES);
 	if (!rc)
 		rc = mrs_file_map(pool, pool->super.frames_max * MRS_PAGE_BYTES);
 	if (!rc)

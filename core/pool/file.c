@@ -173,6 +173,24 @@ int mrs_file_prefer_node(struct morsel_pool *pool, uint64_t frame, uint64_t coun
 			      node);
 }
 
+int mrs_file_set_size(struct morsel_pool *pool, uint64_t bytes)
+{
+	struct rlimit limit;
+	char text[2][16];
+
+	/* Beyond the limit the kernel would kill us with SIGXFSZ. */
+	if (!getrlimit(RLIMIT_FSIZE, &limit) && bytes > limit.rlim_cur)
+		return mrs_fail(-EFBIG,
+				"%s would be %s large, the limit of this process is %s: "
+				"ulimit -f",
+				pool->path, mrs_bytes_text(bytes, text[0]),
+				mrs_bytes_text(limit.rlim_cur, text[1]));
+	if (ftruncate(pool->fd, (off_t)bytes))
+		return mrs_fail_errno(-errno, "cannot make %s %s large", pool->path,
+				      mrs_bytes_text(bytes, text[0]));
+	return 0;
+}
+
 int mrs_file_reserve(struct morsel_pool *pool, uint64_t offset, uint64_t bytes, const char *what)
 {
 	uint64_t block = mrs_pool_block_frames(pool) * MRS_PAGE_BYTES;

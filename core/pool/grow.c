@@ -167,9 +167,7 @@ static int grow_file(struct morsel_pool *pool, uint64_t end)
 		return mrs_fail_errno(-errno, "cannot ask for the size of %s", pool->path);
 	if ((uint64_t)st.st_size >= end * MRS_PAGE_BYTES)
 		return 0;
-	if (ftruncate(pool->fd, (off_t)(end * MRS_PAGE_BYTES)))
-		return mrs_fail_errno(-errno, "cannot make the file of %s larger", pool->path);
-	return 0;
+	return mrs_file_set_size(pool, end * MRS_PAGE_BYTES);
 }
 
 static int grow_locked(struct morsel_pool *pool, uint64_t count, uint32_t node_plus_1)

@@ -91,6 +91,8 @@ int mrs_file_map(struct morsel_pool *pool, size_t bytes);
 void mrs_file_unmap(struct morsel_pool *pool);
 int mrs_file_prefer_node(struct morsel_pool *pool, uint64_t frame, uint64_t count,
 			 uint32_t node_plus_1);
+/* Makes the file so long; -EFBIG where the kernel would answer with SIGXFSZ. */
+int mrs_file_set_size(struct morsel_pool *pool, uint64_t bytes);
 /* Memory for metadata bytes [offset, offset + bytes); -ENOSPC in words. */
 int mrs_file_reserve(struct morsel_pool *pool, uint64_t offset, uint64_t bytes, const char *what);
 const char *mrs_kind_text(uint32_t kind);

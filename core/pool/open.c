@@ -325,6 +325,14 @@ static int handle_or_error(struct morsel_pool *pool, int rc, struct morsel_pool 
 	return 0;
 }
 
+/* A name that is taken and cannot be opened: whoever waits for its file would wait for ever. */
+static bool leads_nowhere(const char *path)
+{
+	struct stat st;
+
+	return !lstat(path, &st) && S_ISLNK(st.st_mode) && stat(path, &st);
+}
+
 static int open_or_create(const char *path, const struct morsel_pool_opts *opts,
 			  struct morsel_pool *pool)
 {
@@ -343,6 +351,8 @@ static int open_or_create(const char *path, const struct morsel_pool_opts *opts,
 	rc = create_file(pool, opts);
 	if (rc == -EEXIST && excl)
 		return mrs_fail(-EEXIST, "%s exists already", path);
+	if (rc == -EEXIST && leads_nowhere(path))
+		return mrs_fail(-ENOENT, "%s is a symbolic link to nothing: remove it", path);
 	return rc ? rc : finish_create(pool);
 }
 

@@ -6,6 +6,7 @@
 
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 
 /* A small pool at path, closed again, and its descriptor. */
 static int make_file(const char *name)
@@ -417,6 +418,39 @@ static void test_full_later(void **state)
 	(void)state;
 }
 
+/* ---- names and limits ---- */
+
+/* Its name is taken, and there is no file behind it to open. */
+static void test_dangling_link(void **state)
+{
+	assert_int_equal(symlink("nothing-here", pool_path("dangling")), 0);
+	refused("dangling", MORSEL_POOL_CREATE, -ENOENT, "symbolic link");
+	refused("dangling", 0, -ENOENT, "no pool");
+	assert_int_equal(unlink(pool_path("dangling")), 0);
+	(void)state;
+}
+
+/* In a child: beyond the limit the kernel would kill with SIGXFSZ. */
+static int grow_past_limit(void *arg)
+{
+	struct rlimit limit = {32 * MIB, 32 * MIB};
+	struct morsel_pool *pool = pool_open(pool_path("limit"), 0);
+
+	if (setrlimit(RLIMIT_FSIZE, &limit))
+		return 1;
+	if (morsel_pool_grow(pool, 64 * MIB, 0) != -EFBIG || !strstr(morsel_errormsg(), "ulimit"))
+		return 2;
+	return morsel_pool_close(pool) ? 3 : 0;
+}
+
+static void test_file_size_limit(void **state)
+{
+	close(make_file("limit"));
+	assert_int_equal(pool_wait(pool_fork(grow_past_limit, NULL)), 0);
+	accepted("limit", 0);
+	(void)state;
+}
+
 /* ---- protocol ---- */
 
 static void test_second_library(void **state)
@@ -492,6 +526,8 @@ int main(void)
 		cmocka_unit_test(test_permission),
 		cmocka_unit_test(test_full_at_create),
 		cmocka_unit_test(test_full_later),
+		cmocka_unit_test(test_dangling_link),
+		cmocka_unit_test(test_file_size_limit),
 		cmocka_unit_test(test_second_library),
 		cmocka_unit_test(test_hostile_state),
 	};
