@@ -109,10 +109,13 @@ static void double_walk(struct morsel_pool *pool,
 	for (unsigned i = 0; i < MRS_CELL_SEGMENTS_MAX; i++)
 		if (segment[i])
 			owned(ctx, segment[i], 1ull << pool->super.segment_order, "a segment");
-	for (unsigned i = 0; pool_double && i < DOUBLE_LINKS; i++)
-		if (pool_double->link[i])
-			owned(ctx, mrs_putting_frame(pool_double->link[i]),
-			      1ull << mrs_putting_order(pool_double->link[i]), "a link");
+	for (unsigned i = 0; pool_double && i < DOUBLE_LINKS; i++) {
+		uint64_t link = mrs_load_acquire(&pool_double->link[i]);
+
+		if (link)
+			owned(ctx, mrs_putting_frame(link), 1ull << mrs_putting_order(link),
+			      "a link");
+	}
 }
 
 const struct mrs_repair_ops mrs_object_repair = {

@@ -193,7 +193,7 @@ static void kill_everywhere(const char *op, uint64_t bytes, uint64_t bytes_max)
 		assert_int_equal(morsel_pool_destroy(path, 1), 0);
 		pool = pool_create(path, bytes, bytes_max);
 		/* Every probe at first; a claim of 1 GiB hits the allocator's a thousand times. */
-		n += 1 + n / 64;
+		n += 1 + n / 24;
 		if (!killed_at(op, n))
 			break;
 		judge(pool, true);
