@@ -291,7 +291,7 @@ static int child_import(struct morsel_pool *pool, const char *file)
 		return 3;
 	if (object_differs(morsel, 9, 0, 12 * MIB) != UINT64_MAX)
 		return 4;
-	return 0;
+	return morsel_close(morsel) || morsel_pool_close(pool) ? 5 : 0;
 }
 
 static void test_several_importers(void **state)
