@@ -26,10 +26,11 @@
 #include "base/probe.h"
 #include "pool/internal.h"
 
-#define HUGE_FRAMES    ((uint64_t)1 << MRS_HUGE_ORDER)
-#define PARK_FRAMES    512
-#define CHUNK_BYTES    ((uint64_t)64 << 20)
-#define BUDGET_RETRIES 100
+#define HUGE_FRAMES ((uint64_t)1 << MRS_HUGE_ORDER)
+#define PARK_FRAMES 512
+#define CHUNK_BYTES ((uint64_t)64 << 20)
+/* A claim is in both for as long as the kernel needs for CHUNK_BYTES. */
+#define BUDGET_WAIT_NS 1000000000ll
 
 static bool is_shmem(const struct morsel_pool *pool)
 {
@@ -50,51 +51,46 @@ uint64_t mrs_pool_resident(struct morsel_pool *pool)
 
 /* ---- who may say no ---- */
 
-struct reserving {
-	unsigned own;
-	uint64_t total;
-	uint64_t others;
-};
-
 static void sum_reserving(void *ctx, unsigned slot, struct mrs_slot *shared)
 {
-	struct reserving *sum = ctx;
-	uint64_t frames = mrs_load_acquire(&shared->reserving);
-
-	sum->total += frames;
-	if (slot != sum->own)
-		sum->others += frames;
+	(void)slot;
+	*(uint64_t *)ctx += mrs_load_acquire(&shared->reserving);
 }
 
-static int check_budget(struct morsel_pool *pool)
+static int budget_full(struct morsel_pool *pool, uint64_t budget, uint64_t resident,
+		       uint64_t frames)
 {
-	uint64_t budget = mrs_load_acquire(&mrs_pool_state(pool)->budget_frames), resident;
 	char text[3][16];
 
-	if (!budget)
-		return 0;
-	for (unsigned i = 0;; i++) {
-		struct reserving sum = {.own = pool->slot};
+	return mrs_fail(-ENOSPC,
+			"the budget of %s is full: %s of %s are resident, %s more asked for; free "
+			"morsels or raise it (morsel_pool_set_budget)",
+			pool->path, mrs_bytes_text(resident * MRS_PAGE_BYTES, text[0]),
+			mrs_bytes_text(budget * MRS_PAGE_BYTES, text[1]),
+			mrs_bytes_text(frames * MRS_PAGE_BYTES, text[2]));
+}
+
+/* frames are claimed in our slot already. */
+static int check_budget(struct morsel_pool *pool, uint64_t frames)
+{
+	uint64_t budget = mrs_load_acquire(&mrs_pool_state(pool)->budget_frames);
+	int64_t end = 0;
+
+	while (budget) {
+		uint64_t claimed = 0, resident;
 
 		mrs_full_fence(); /* after our own claim; pairs with itself in another process */
-		mrs_pool_each_slot(pool, sum_reserving, &sum);
+		mrs_pool_each_slot(pool, sum_reserving, &claimed);
 		resident = mrs_pool_resident(pool);
-		if (resident + sum.total <= budget)
-			return 0;
-		if (i == BUDGET_RETRIES || !sum.others) {
-			uint64_t asked = sum.total - sum.others;
-
-			return mrs_fail(-ENOSPC,
-					"the budget of %s is full: %s of %s are resident, "
-					"%s more asked for; free morsels or raise it "
-					"(morsel_pool_set_budget)",
-					pool->path,
-					mrs_bytes_text(resident * MRS_PAGE_BYTES, text[0]),
-					mrs_bytes_text(budget * MRS_PAGE_BYTES, text[1]),
-					mrs_bytes_text(asked * MRS_PAGE_BYTES, text[2]));
-		}
+		if (resident + claimed <= budget)
+			break;
+		end = end ? end : mrs_now_ns() + BUDGET_WAIT_NS;
+		/* The others, who may be threads of ours, only matter while they are at it. */
+		if (resident + frames > budget || claimed <= frames || mrs_now_ns() > end)
+			return budget_full(pool, budget, resident, frames);
 		mrs_sleep_ns(100000);
 	}
+	return 0;
 }
 
 static const char *space_remedy(const struct morsel_pool *pool)
@@ -136,7 +132,7 @@ static int check_space(struct morsel_pool *pool, uint64_t bytes)
 static int check_all(struct morsel_pool *pool, uint64_t frames)
 {
 	uint64_t bytes = frames * MRS_PAGE_BYTES;
-	int rc = check_budget(pool);
+	int rc = check_budget(pool, frames);
 
 	if (!rc)
 		rc = check_space(pool, bytes);

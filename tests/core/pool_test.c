@@ -3,6 +3,7 @@
  */
 #include "core/pool_support.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <time.h>
@@ -479,6 +480,35 @@ static void test_budget_counts_what_others_reserve(void **state)
 	(void)state;
 }
 
+static void *reserved_soon(void *reserving)
+{
+	usleep(100000);
+	mrs_fetch_sub(reserving, 900);
+	return NULL;
+}
+
+/* What another thread is reserving is in the file and in the slot for a moment: that passes. */
+static void test_budget_waits_for_own_threads(void **state)
+{
+	struct morsel_pool *pool = pool_create(NULL, 64 * MIB, 64 * MIB);
+	uint64_t *reserving = &mrs_pool_slot(pool, mrs_pool_own_slot(pool))->reserving, frame;
+	struct mrs_txn txn;
+	pthread_t thread;
+
+	assert_int_equal(morsel_pool_set_budget(pool, (mrs_pool_resident(pool) + 1000) * 4096), 0);
+	assert_int_equal(mrs_txn_begin(pool, MRS_INTENT_OTHER, &txn), 0);
+	frame = get_linked(&txn, 8, 0);
+	mrs_fetch_add(reserving, 900);
+	assert_int_equal(pthread_create(&thread, NULL, reserved_soon, reserving), 0);
+	assert_int_equal(mrs_pool_back(&txn, frame, 101, 0, NULL), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(mrs_load_relaxed(reserving), 0);
+	mrs_txn_end(&txn);
+	assert_int_equal(morsel_pool_close(pool), 0);
+	pool_double_reset();
+	(void)state;
+}
+
 static void test_close_refuses(void **state)
 {
 	struct morsel_pool *pool = pool_create(NULL, 8 * MIB, 8 * MIB);
@@ -605,6 +635,7 @@ int main(void)
 		cmocka_unit_test(test_huge),
 		cmocka_unit_test(test_budget),
 		cmocka_unit_test(test_budget_counts_what_others_reserve),
+		cmocka_unit_test(test_budget_waits_for_own_threads),
 		cmocka_unit_test(test_close_refuses),
 		cmocka_unit_test(test_superblocks_alternate),
 		cmocka_unit_test(test_hugetlb),
