@@ -26,7 +26,8 @@ static void fill_identity(struct morsel_pool *pool, const struct mrs_create *cre
 	super->page_shift = MRS_PAGE_SHIFT;
 	super->slots = MRS_SLOTS;
 	super->intents_per_slot = MRS_INTENTS_PER_SLOT;
-	super->segment_order = 5; /* 128 KiB, 1,024 cells: 4 million cells in 4,096 segments */
+	/* 256 KiB, 2,048 cells: 8 million cells, a million morsels with names of any length. */
+	super->segment_order = 6;
 	super->kind = pool->kind;
 	super->no_huge = create->no_huge;
 	clock_gettime(CLOCK_REALTIME, &now);

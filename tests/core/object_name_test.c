@@ -3,6 +3,8 @@
  */
 #include "core/object_support.h"
 
+#include "pool/dir_internal.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <unistd.h>
@@ -178,9 +180,23 @@ static void test_threads(void **state)
 	object_pool_end(pool);
 }
 
+/*
+ * A name of 255 bytes takes a record, a dirent and two cells for the rest of the name; and the
+ * nodes of a trie with eight ways are fewer than half as many as its names.
+ */
+static void test_room_for_a_million(void **state)
+{
+	struct morsel_pool *pool = object_pool(64 * MIB);
+
+	(void)state;
+	assert_true(mrs_cells_max(mrs_pool_cells(pool)) >= 4500000);
+	object_pool_end(pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_room_for_a_million),
 		cmocka_unit_test(test_unlink),
 		cmocka_unit_test(test_rename),
 		cmocka_unit_test(test_publish),
