@@ -31,6 +31,9 @@ static int read_opts(const struct morsel_pool_opts *from, struct morsel_pool_opt
 		return mrs_fail(-EINVAL, "unknown pool kind %u", opts->kind);
 	if ((opts->flags & MORSEL_POOL_CREATE) && (opts->flags & MORSEL_POOL_READ_ONLY))
 		return mrs_fail(-EINVAL, "a pool cannot be created read-only");
+	if (opts->budget_bytes && opts->budget_bytes < MRS_PAGE_BYTES)
+		return mrs_fail(-EINVAL, "a budget of %llu bytes is less than a page",
+				(unsigned long long)opts->budget_bytes);
 	if (!opts->bytes)
 		opts->bytes = opts->bytes_max ? mrs_min(MRS_DEFAULT_BYTES, opts->bytes_max)
 					      : MRS_DEFAULT_BYTES;

@@ -480,6 +480,18 @@ static void test_budget_counts_what_others_reserve(void **state)
 	(void)state;
 }
 
+/* Less than a page would be none at all, which means no limit. */
+static void test_budget_below_a_page(void **state)
+{
+	struct morsel_pool_opts opts = pool_opts(MORSEL_POOL_CREATE, 2 * MIB, 2 * MIB);
+	struct morsel_pool *pool;
+
+	opts.budget_bytes = 4095;
+	assert_int_equal(morsel_pool_open(NULL, &opts, &pool), -EINVAL);
+	assert_words("budget");
+	(void)state;
+}
+
 static void *reserved_soon(void *reserving)
 {
 	usleep(100000);
@@ -636,6 +648,7 @@ int main(void)
 		cmocka_unit_test(test_budget),
 		cmocka_unit_test(test_budget_counts_what_others_reserve),
 		cmocka_unit_test(test_budget_waits_for_own_threads),
+		cmocka_unit_test(test_budget_below_a_page),
 		cmocka_unit_test(test_close_refuses),
 		cmocka_unit_test(test_superblocks_alternate),
 		cmocka_unit_test(test_hugetlb),
