@@ -52,14 +52,22 @@ static int check_unchanged(struct import *import)
 {
 	const struct stat *before = &import->before;
 	struct stat now;
+	char beyond;
 
 	if (fstat(import->fd, &now))
 		return mrs_fail_errno(-errno, "cannot look at %s", import->file);
-	if (now.st_size == before->st_size && now.st_mtim.tv_sec == before->st_mtim.tv_sec &&
-	    now.st_mtim.tv_nsec == before->st_mtim.tv_nsec)
-		return 0;
-	return mrs_fail(-EIO, "%s changed while it was read: import it again when it is complete",
-			import->file);
+	if (now.st_size != before->st_size || now.st_mtim.tv_sec != before->st_mtim.tv_sec ||
+	    now.st_mtim.tv_nsec != before->st_mtim.tv_nsec)
+		return mrs_fail(-EIO,
+				"%s changed while it was read: import it again when it is complete",
+				import->file);
+	/* A file that the kernel makes up (/proc) has content, but no size. */
+	if (pread(import->fd, &beyond, 1, before->st_size) > 0)
+		return mrs_fail(-EIO,
+				"%s has more than the %llu bytes of its size: copy it to a "
+				"regular file first, or import it again when it is complete",
+				import->file, (unsigned long long)before->st_size);
+	return 0;
 }
 
 static int tell_progress(struct import *import)
@@ -266,18 +274,30 @@ static int check_import(struct morsel_pool *pool, const char *name, const struct
 	return mrs_check_writable(pool, "importing");
 }
 
+/* What the name means already, or -ENOENT without words; with MORSEL_EXCL that is too much. */
+static int find_imported(struct morsel_pool *pool, const char *name, const struct morsel_opts *opts,
+			 struct morsel **found)
+{
+	mrs_cell dirent;
+	int rc = mrs_open_named(pool, name, found, &dirent);
+
+	if (rc || !(opts->flags & MORSEL_EXCL))
+		return rc;
+	morsel_close(*found);
+	return mrs_fail(-EEXIST, "the name '%s' is taken in %s", name, mrs_pool_path(pool));
+}
+
 int morsel_import(struct morsel_pool *pool, const char *name, const char *file,
 		  const struct morsel_opts *given, struct morsel **morsel)
 {
 	struct morsel_opts opts;
 	struct morsel *found;
-	mrs_cell dirent;
 	int lock, rc = mrs_morsel_opts(given, &opts);
 
 	if (!rc)
 		rc = check_import(pool, name, &opts);
 	if (!rc)
-		rc = mrs_open_named(pool, name, &found, &dirent);
+		rc = find_imported(pool, name, &opts, &found);
 	if (rc != -ENOENT) {
 		if (!rc)
 			*morsel = found;
@@ -290,9 +310,10 @@ int morsel_import(struct morsel_pool *pool, const char *name, const char *file,
 	MRS_PROBE("import.locked");
 	/* Whoever had the lock before may have imported it; somebody else may take the name. */
 	do {
-		rc = mrs_open_named(pool, name, &found, &dirent);
-		if (rc == -ENOENT)
-			rc = import_new(pool, name, file, &opts, &found);
+		rc = find_imported(pool, name, &opts, &found);
+		if (rc != -ENOENT)
+			break;
+		rc = import_new(pool, name, file, &opts, &found);
 	} while (rc == -EEXIST);
 	mrs_pool_unlock_byte(lock);
 	if (!rc)

@@ -182,6 +182,28 @@ static int gather_name(void *ctx, mrs_cell dirent, mrs_cell target)
 	return 0;
 }
 
+/*
+ * One record of the list. It is opened for the look, so that its tables stay while they are walked:
+ * a table that is freed meanwhile would get memory again by being read. A read-only handle cannot.
+ */
+static int look_at(struct morsel_pool *pool, mrs_cell cell, struct morsel_info *info)
+{
+	struct morsel looked, *morsel;
+	int rc;
+
+	if (mrs_pool_is_read_only(pool))
+		return mrs_handle_init(&looked, pool, cell) ? look_until_same(&looked, info)
+							    : -ENOENT;
+	rc = mrs_handle_open(pool, cell, &morsel);
+	if (rc)
+		return rc == -EAGAIN ? -ENOENT : rc;
+	rc = look_until_same(morsel, info);
+	if (!rc && info->users)
+		info->users--; /* ourselves */
+	morsel_close(morsel);
+	return rc;
+}
+
 int morsel_list(struct morsel_pool *pool, morsel_list_fn fn, void *ctx)
 {
 	struct gather gather = {0};
@@ -191,11 +213,8 @@ int morsel_list(struct morsel_pool *pool, morsel_list_fn fn, void *ctx)
 		rc = mrs_dir_each(mrs_pool_cells(pool), gather_name, &gather);
 	for (size_t i = 0; !rc && i < gather.count; i++) {
 		struct morsel_info info;
-		struct morsel morsel;
 
-		if (!mrs_handle_init(&morsel, pool, gather.cells[i]))
-			continue;
-		rc = look_until_same(&morsel, &info);
+		rc = look_at(pool, gather.cells[i], &info);
 		if (rc == -ENOENT)
 			rc = 0; /* removed since the names were gathered */
 		else if (!rc && info.name[0])

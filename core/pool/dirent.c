@@ -22,7 +22,7 @@
 
 int mrs_dir_check_name(const char *name)
 {
-	size_t bytes = strnlen(name, MRS_NAME_BYTES_MAX + 1);
+	size_t bytes = name ? strnlen(name, MRS_NAME_BYTES_MAX + 1) : 0;
 
 	if (!bytes)
 		return mrs_fail(-EINVAL, "a morsel's name must not be empty");

@@ -201,6 +201,7 @@ static void test_names_that_are_none(void **state)
 	longest[256] = 0;
 	assert_int_equal(mrs_dir_check_name(longest), -ENAMETOOLONG);
 	assert_int_equal(mrs_dir_check_name(""), -EINVAL);
+	assert_int_equal(mrs_dir_check_name(NULL), -EINVAL);
 	assert_int_equal(mrs_dir_check_name("a/b"), -EINVAL);
 	assert_int_equal(mrs_dir_check_name("a\nb"), -EINVAL);
 	assert_int_equal(mrs_dir_check_name("\x7f"), -EINVAL);

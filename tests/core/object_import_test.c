@@ -78,9 +78,12 @@ static void test_existing_is_opened(void **state)
 {
 	struct morsel_pool *pool = object_pool(64 * MIB);
 	struct morsel *first = object_create(pool, "f", 100, 0, 0), *morsel;
+	struct morsel_opts opts = {.size = sizeof(opts)};
 
 	assert_ok(morsel_import(pool, "f", "/nonexistent", NULL, &morsel));
 	assert_int_equal(object_info(morsel).id, object_info(first).id);
+	opts.flags = MORSEL_EXCL;
+	assert_fails(morsel_import(pool, "f", "/nonexistent", &opts, &morsel), -EEXIST, "taken");
 	morsel_close(first);
 	morsel_close(morsel);
 	object_pool_end(pool);
@@ -120,6 +123,9 @@ static void test_refusals(void **state)
 	assert_fails(morsel_import(pool, "f", "/tmp", NULL, &morsel), -EINVAL, "regular");
 	assert_fails(morsel_import(pool, "f", "/dev/zero", NULL, &morsel), -EINVAL, "regular");
 	assert_fails(morsel_import(pool, "f/g", file, NULL, &morsel), -EINVAL, "/");
+	assert_fails(morsel_import(pool, NULL, file, NULL, &morsel), -EINVAL, "empty");
+	/* A size of 0, and content: the kernel makes it up. */
+	assert_fails(morsel_import(pool, "f", "/proc/self/status", NULL, &morsel), -EIO, "size");
 	opts.tensor_align = 3;
 	assert_fails(morsel_import(pool, "f", file, &opts, &morsel), -EINVAL, "power of two");
 	opts.tensor_align = 4 * MIB;

@@ -216,10 +216,11 @@ MORSEL_API int morsel_open(struct morsel_pool *pool, const char *name,
 			   const struct morsel_opts *opts, struct morsel **morsel);
 
 /*
- * Opens the morsel called name if it exists; otherwise reads file once, straight into frames, and
- * gives it that name when it is complete: nobody ever sees half of it. Of several processes that
- * import the same name at once one reads, the others wait and open. ONNX, safetensors and GGUF files
- * get a tensor table; a malformed one is refused (-EINVAL and the offset), any other file is bytes.
+ * Opens the morsel called name if it exists (with MORSEL_EXCL: -EEXIST); otherwise reads file once,
+ * straight into frames, and gives it that name when it is complete: nobody ever sees half of it. Of
+ * several processes that import the same name at once one reads, the others wait and open. ONNX,
+ * safetensors and GGUF files get a tensor table; a malformed one is refused (-EINVAL and the offset),
+ * any other file is bytes.
  */
 MORSEL_API int morsel_import(struct morsel_pool *pool, const char *name, const char *file,
 			     const struct morsel_opts *opts, struct morsel **morsel);
