@@ -16,6 +16,8 @@
 #include "object/object.h"
 #include "pool/internal.h"
 
+#define REAPERS_NS 5000000000ll
+
 struct check {
 	struct morsel_pool *pool;
 	morsel_report_fn report;
@@ -162,26 +164,66 @@ static void check_content(struct check *check)
 	check_unowned(check, online_end(check));
 }
 
-static int close_gate(struct morsel_pool *pool)
-{
-	int rc;
-
-	if (pool->read_only)
-		return 0;
-	mrs_reap_all(pool);
-	pthread_mutex_lock(&pool->reap_lock);
-	rc = mrs_gate_close(pool);
-	if (rc)
-		pthread_mutex_unlock(&pool->reap_lock);
-	return rc;
-}
-
 static void open_gate(struct morsel_pool *pool)
 {
 	if (pool->read_only)
 		return;
 	mrs_gate_open(pool);
 	pthread_mutex_unlock(&pool->reap_lock);
+}
+
+static bool is_reaped(struct morsel_pool *pool, unsigned slot)
+{
+	uint64_t state = mrs_load_acquire(mrs_slot_word(pool, slot)) & MRS_SLOT_STATE_MASK;
+
+	/* By another thread of this process, which has let go of the reap_lock, or by another one.
+	 */
+	return (pool->reaping[slot / 64] >> slot % 64 & 1) ||
+	       (state == MRS_SLOT_REAPING && slot != pool->slot &&
+		mrs_pool_slot_is_alive(pool, slot));
+}
+
+/* A slot whose living reaper has not come to its end; or MRS_SLOT_NONE. */
+static unsigned who_is_reaped(struct morsel_pool *pool)
+{
+	for (unsigned i = 0; i < MRS_SLOTS; i++)
+		if (is_reaped(pool, i))
+			return i;
+	return MRS_SLOT_NONE;
+}
+
+/*
+ * Reapers prepare and finish outside the gate, and may be waiting for it: what they have yet to
+ * repair is no damage. So the check waits for them.
+ */
+static int close_gate(struct morsel_pool *pool)
+{
+	int64_t end = mrs_now_ns() + REAPERS_NS;
+	unsigned slot;
+	int rc;
+
+	if (pool->read_only)
+		return 0;
+	for (;;) {
+		mrs_reap_all(pool);
+		pthread_mutex_lock(&pool->reap_lock);
+		rc = mrs_gate_close(pool);
+		if (rc) {
+			pthread_mutex_unlock(&pool->reap_lock);
+			return rc;
+		}
+		slot = who_is_reaped(pool);
+		if (slot == MRS_SLOT_NONE)
+			return 0;
+		open_gate(pool);
+		if (mrs_now_ns() > end)
+			return mrs_fail(-ETIMEDOUT,
+					"somebody has been cleaning up slot %u of %s for "
+					"seconds: is that process stopped? Nothing can be checked "
+					"meanwhile",
+					slot, pool->path);
+		mrs_sleep_ns(1000000);
+	}
 }
 
 int morsel_pool_check(struct morsel_pool *pool, morsel_report_fn report, void *ctx)
