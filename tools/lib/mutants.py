@@ -16,7 +16,9 @@ import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -74,18 +76,29 @@ class Scratch:
         return self._run(["patch", "-p1", "-s", "-F0", "-d", self.source, "-i", patch])
 
     def test(self, name, seed, seconds=SECONDS):
-        """'passed', 'failed', 'time-out' or 'skipped'."""
-        command = ["env", f"MORSEL_SEED={seed}", "MORSEL_LOG=none", "ctest", "--test-dir", self.build,
-                   "-R", f"^{re.escape(name)}$", "--timeout", str(seconds), "--no-tests=error"]
-        output = subprocess.run(list(map(str, command)), capture_output=True, text=True,
-                                errors="replace")
-        if "***Timeout" in output.stdout:
+        """'passed', 'failed', 'time-out', 'skipped' or 'missing'."""
+        with tempfile.TemporaryDirectory(prefix="morsel-mutant-") as left_behind:
+            environment = dict(os.environ, MORSEL_SEED=str(seed), MORSEL_LOG="none",
+                               TMPDIR=left_behind)
+            # In a session of its own, so that all of it can be ended: the test's own time-out, which
+            # is longer, would win over ctest's.
+            child = subprocess.Popen(["ctest", "--test-dir", self.build, "-R",
+                                      f"^{re.escape(name)}$", "--no-tests=error"],
+                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                     errors="replace", env=environment, start_new_session=True)
+            try:
+                output, _ = child.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
+                return "time-out"
+        if "***Timeout" in output:
             return "time-out"
-        if "***Skipped" in output.stdout:
+        if "***Skipped" in output:
             return "skipped"
-        if "No tests were found" in output.stdout + output.stderr:
+        if "No tests were found" in output:
             return "missing"
-        return "passed" if output.returncode == 0 else "failed"
+        return "passed" if child.returncode == 0 else "failed"
 
     def _run(self, command):
         result = subprocess.run(list(map(str, command)), capture_output=True, text=True,
