@@ -16,8 +16,11 @@
 
 struct morsel_pool *support_pool(void)
 {
-	struct morsel_pool_opts opts = {
-		.size = sizeof(opts), .flags = MORSEL_POOL_CREATE, .bytes = 2048 * MIB};
+	/* ThreadSanitizer leaves no room for the largest size that is the default, 1 TiB. */
+	struct morsel_pool_opts opts = {.size = sizeof(opts),
+					.flags = MORSEL_POOL_CREATE,
+					.bytes = 2048 * MIB,
+					.bytes_max = 65536 * MIB};
 	struct morsel_pool *pool;
 
 	if (morsel_pool_open(NULL, &opts, &pool))
