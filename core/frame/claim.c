@@ -68,6 +68,9 @@ void mrs_frames_own_release(const struct morsel_frames *f, unsigned local, struc
 {
 	uint32_t child = own_child(f, own);
 
+	/* First, so that who dies here leaves no cache without a child. */
+	own->cache = 0;
+	mrs_compiler_barrier();
 	if (child != UINT32_MAX) {
 		uint32_t free = mrs_load_relaxed32(&own->free);
 
@@ -75,7 +78,6 @@ void mrs_frames_own_release(const struct morsel_frames *f, unsigned local, struc
 		MRS_PROBE("frame.release.entry");
 	}
 	own->child = 0;
-	own->cache = 0;
 	mrs_store_relaxed32(&own->free, 0);
 }
 

@@ -134,16 +134,17 @@ static inline __attribute__((always_inline)) bool
 child_apply(const struct morsel_frames *f, uint32_t child,
 	    bool (*step)(struct child *value, uint32_t arg), uint32_t arg, struct child *seen)
 {
-	struct child from = child_load(f, child), to;
+	uint32_t found = child_load(f, child).raw;
+	struct child from, to;
 	uint64_t delta;
 
 	do {
-		to = from;
+		from.raw = to.raw = found;
 		if (seen)
 			*seen = from;
 		if (!step(&to, arg))
 			return false;
-	} while (!mrs_cas32(&f->children[child], &from.raw, to.raw));
+	} while (!mrs_cas32(&f->children[child], &found, to.raw));
 	delta = tree_delta(from, to);
 	if (delta) {
 		MRS_PROBE("frame.child.tree");

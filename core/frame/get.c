@@ -25,14 +25,19 @@ static void get_end(const struct morsel_frames *f, struct mrs_frames_local *l, u
 }
 
 /* Finds a word of the row with free bits for the cache. */
-static __attribute__((noinline)) bool cache_fill(struct own *own, const uint64_t *row)
+static bool cache_fill(const struct morsel_frames *f, struct own *own)
 {
+	uint32_t child = own_child(f, own);
+	const uint64_t *row = row_of(f, child);
+
+	if (child == UINT32_MAX || !mrs_load_relaxed32(&own->free))
+		return false;
 	for (unsigned i = 0; i < ROW_WORDS; i++) {
 		unsigned word = (own->word + i) % ROW_WORDS;
 		uint64_t free = ~mrs_load_relaxed(&row[word]);
 
 		if (free) {
-			own->word = word;
+			own->word = child * ROW_WORDS + word;
 			own->cache = free;
 			return true;
 		}
@@ -44,24 +49,19 @@ static __attribute__((noinline)) bool cache_fill(struct own *own, const uint64_t
 static inline uint64_t get_own(const struct morsel_frames *f, struct mrs_frames_local *l,
 			       struct own *own)
 {
-	uint32_t free = mrs_load_relaxed32(&own->free), child = own->child - 1;
-	uint64_t *row, frame, mask;
-	unsigned bit;
+	uint32_t free = mrs_load_relaxed32(&own->free);
+	uint64_t word = own->word, cache = own->cache, mask, frame;
 
-	if (frames_unlikely(!free || child >= child_count(f)))
+	if (frames_unlikely(!free || !cache || word >= f->capacity / 64))
 		return MORSEL_FRAMES_NONE;
-	row = row_of(f, child);
-	if (frames_unlikely(!own->cache) && !cache_fill(own, row))
-		return MORSEL_FRAMES_NONE;
-	bit = (unsigned)__builtin_ctzll(own->cache);
-	mask = (uint64_t)1 << bit;
-	frame = (uint64_t)child * CHILD_FRAMES + own->word % ROW_WORDS * 64 + bit;
-	own->cache &= own->cache - 1;
+	frame = word * 64 + (unsigned)__builtin_ctzll(cache);
+	mask = (uint64_t)1 << frame % 64;
+	own->cache = cache & (cache - 1);
 	pending_store(&l->pending, pending_get(frame, 0));
 	mrs_store_relaxed32(&own->free, free - 1);
 	MRS_PROBE("frame.get.fast");
 	/* A thief may have been faster: then the search sorts it out. */
-	if (frames_unlikely(mrs_fetch_or(&f->rows[frame / 64], mask) & mask)) {
+	if (frames_unlikely(mrs_fetch_or(&f->rows[word], mask) & mask)) {
 		mrs_store_relaxed32(&own->free, free);
 		return MORSEL_FRAMES_NONE;
 	}
@@ -127,20 +127,35 @@ static __attribute__((noinline)) uint64_t get_search(const struct morsel_frames 
 	return frame == MORSEL_FRAMES_NONE ? mrs_frames_search(&g) : frame;
 }
 
-/* What get_fast() could not serve. */
+/* The pocket first: what was put last is closest to the processor, and closes the hole it made. */
+static inline struct own *own_first(const struct morsel_frames *f, struct mrs_frames_local *l,
+				    unsigned cls)
+{
+	struct own *pocket = &l->own[OWN_POCKET];
+
+	return pocket->free && !f->policy.rank[cls][pocket->kind & 3] ? pocket : own_of(l, cls);
+}
+
+/* What the fast paths could not serve. */
 static __attribute__((noinline)) int get_slow(const struct morsel_frames *f, unsigned local,
 					      unsigned order, unsigned cls, unsigned flags,
 					      uint64_t *frame)
 {
 	struct mrs_frames_local *l;
-	uint64_t got;
+	uint64_t got = MORSEL_FRAMES_NONE;
+	struct own *own;
 	int error = get_check(f, local, order, cls);
 
 	if (error)
 		return error;
 	l = &f->locals[local];
 	local_enter(f, l);
-	got = get_search(f, local, order, cls);
+	own = own_first(f, l, cls);
+	/* If the bits of the pocket are gone, the search empties it. */
+	if (!order && !own->cache && cache_fill(f, own))
+		got = get_own(f, l, own);
+	if (got == MORSEL_FRAMES_NONE)
+		got = get_search(f, local, order, cls);
 	get_end(f, l, flags, got != MORSEL_FRAMES_NONE);
 	if (got == MORSEL_FRAMES_NONE)
 		return -FRAMES_ENOMEM;
@@ -148,37 +163,52 @@ static __attribute__((noinline)) int get_slow(const struct morsel_frames *f, uns
 	return 0;
 }
 
-/* The pocket first: what was put last is closest to the processor, and closes the hole it made. */
-static inline uint64_t get_fast(const struct morsel_frames *f, struct mrs_frames_local *l,
-				unsigned order, unsigned cls)
+/* The end of a fast path. */
+static inline bool get_fast_end(const struct morsel_frames *f, struct mrs_frames_local *l,
+				unsigned flags, uint64_t got)
 {
-	struct own *pocket = &l->own[OWN_POCKET], *own = own_of(l, cls);
+	bool ok = got != MORSEL_FRAMES_NONE;
 
-	if (order == MORSEL_FRAMES_HUGE_ORDER)
-		return get_huge(f, l, cls);
-	if (order)
-		return MORSEL_FRAMES_NONE;
-	/* If the bits of the pocket are gone, the search empties it. */
-	if (pocket->free && !f->policy.rank[cls][pocket->kind & 3])
-		own = pocket;
-	return get_own(f, l, own);
+	if (frames_likely(ok && !(flags & MORSEL_FRAMES_TRACKED)))
+		pending_store(&l->pending, 0);
+	local_leave(f, l);
+	return ok;
+}
+
+/* Orders above 0. */
+static __attribute__((noinline)) int get_large(const struct morsel_frames *f, unsigned local,
+					       unsigned order, unsigned cls, unsigned flags,
+					       uint64_t *frame)
+{
+	if (order == MORSEL_FRAMES_HUGE_ORDER && local_in_range(f, local) &&
+	    cls < MORSEL_FRAMES_CLASSES) {
+		struct mrs_frames_local *l = &f->locals[local];
+		uint64_t got;
+
+		local_enter(f, l);
+		got = get_huge(f, l, cls);
+		if (frames_likely(get_fast_end(f, l, flags, got))) {
+			*frame = got;
+			return 0;
+		}
+	}
+	return get_slow(f, local, order, cls, flags, frame);
 }
 
 int morsel_frames_get(struct morsel_frames *f, unsigned local, unsigned order,
 		      enum morsel_frames_class cls, unsigned flags, uint64_t *frame)
 {
-	uint64_t got = MORSEL_FRAMES_NONE;
+	struct mrs_frames_local *l;
+	uint64_t got;
 
-	if (frames_likely(local_in_range(f, local) && cls < MORSEL_FRAMES_CLASSES)) {
-		struct mrs_frames_local *l = &f->locals[local];
-
-		local_enter(f, l);
-		got = get_fast(f, l, order, cls);
-		if (frames_likely(got != MORSEL_FRAMES_NONE && !(flags & MORSEL_FRAMES_TRACKED)))
-			pending_store(&l->pending, 0);
-		local_leave(f, l);
-	}
-	if (frames_unlikely(got == MORSEL_FRAMES_NONE))
+	if (order)
+		return get_large(f, local, order, cls, flags, frame);
+	if (frames_unlikely(!local_in_range(f, local) || cls >= MORSEL_FRAMES_CLASSES))
+		return -FRAMES_EINVAL;
+	l = &f->locals[local];
+	local_enter(f, l);
+	got = get_own(f, l, own_first(f, l, cls));
+	if (frames_unlikely(!get_fast_end(f, l, flags, got)))
 		return get_slow(f, local, order, cls, flags, frame);
 	*frame = got;
 	return 0;

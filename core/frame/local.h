@@ -16,14 +16,15 @@
  * Frames of one child that are free and counted here only; see the equation in child.h. The first
  * two are reservations: the child's entry names this local. The last, the pocket, is what this
  * local put last, kept back from the entry so that putting a frame and getting one touches neither:
- * it reserves nothing, others may take the bits, and then the pocket goes back to the entry.
+ * it reserves nothing, others may take the bits, and then the pocket goes back to the entry. Where
+ * child is 0, cache or free is 0, also after a death.
  */
 struct own {
 	uint32_t child; /* index + 1; 0 is none */
 	uint32_t free;	/* 0 to 512 */
-	uint32_t word;	/* the word of the row to which cache belongs, 0 to 7 */
+	uint32_t word;	/* cache belongs to frames 64 * word to 64 * word + 63, of that child */
 	uint32_t kind;	/* pocket: kind of its tree */
-	uint64_t cache; /* bits that were free when last seen; a hint of the user's own */
+	uint64_t cache; /* bits that were free when last seen: a hint of the user's own */
 };
 
 #define OWN_MOVABLE   0u

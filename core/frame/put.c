@@ -65,7 +65,7 @@ static inline void put_pocket(const struct morsel_frames *f, unsigned local, uin
 	if (frames_unlikely(pocket->free))
 		mrs_frames_pocket_empty(f, l);
 	pocket->child = (uint32_t)(frame / CHILD_FRAMES) + 1;
-	pocket->word = frame / 64 % ROW_WORDS;
+	pocket->word = (uint32_t)(frame / 64);
 	pocket->cache = mask;
 	pocket->kind = (uint32_t)((t.raw & TREE_KIND) >> TREE_KIND_AT);
 	mrs_compiler_barrier();
@@ -80,7 +80,7 @@ static void put_count(const struct morsel_frames *f, unsigned local, uint64_t fr
 	uint32_t child = (uint32_t)(frame / CHILD_FRAMES);
 
 	for (unsigned i = 0; i < OWNS; i++)
-		if (own_give(&l->own[i], child, freed, frame / 64 % ROW_WORDS, mask))
+		if (own_give(&l->own[i], child, freed, (uint32_t)(frame / 64), mask))
 			return;
 	put_pocket(f, local, frame, freed, mask, tree_load(f, child / TREE_CHILDREN));
 }
@@ -199,52 +199,62 @@ static __attribute__((noinline)) int put_slow(const struct morsel_frames *f, uns
 	return error;
 }
 
-/*
- * One frame of a child about which nothing is unusual, into a reservation or an empty pocket.
- * False: nothing has changed, put_slow() decides. A child that a local holds is never FILLED.
- */
-static inline bool put_fast(const struct morsel_frames *f, unsigned local, uint64_t frame,
-			    unsigned flags)
+/* The end of a put whose frame is neither of the reservation nor of the child of the pocket. */
+static __attribute__((noinline)) int put_elsewhere(const struct morsel_frames *f, unsigned local,
+						   uint64_t frame)
 {
-	uint64_t *word = &f->rows[frame / 64], mask = (uint64_t)1 << frame % 64;
+	uint32_t tree = (uint32_t)(frame / MORSEL_FRAMES_TREE);
+
+	put_pocket(f, local, frame, 1, (uint64_t)1 << frame % 64, tree_load(f, tree));
+	put_end(f, &f->locals[local]);
+	return 0;
+}
+
+/*
+ * Is this a frame, perhaps allocated, of a child about which nothing is unusual? A child that a
+ * local holds is never FILLED.
+ */
+static inline bool put_usual(const struct morsel_frames *f, unsigned local, uint64_t frame,
+			     unsigned flags)
+{
 	uint32_t child = (uint32_t)(frame / CHILD_FRAMES), entry;
-	struct mrs_frames_local *l = &f->locals[local];
-	unsigned at = frame / 64 % ROW_WORDS;
-	struct own *own = &l->own[OWN_MOVABLE];
-	struct tree t;
 
 	if (frames_unlikely(!local_in_range(f, local) || frame >= f->capacity))
 		return false;
 	/* The word is the one line that a put at random does not have at hand. */
-	__builtin_prefetch(word, 1);
-	t = tree_load(f, child / TREE_CHILDREN);
-	if (frames_unlikely(!tree_online_surely(t)))
+	__builtin_prefetch(&f->rows[frame / 64], 1);
+	if (frames_unlikely(!tree_online_surely(tree_load(f, child / TREE_CHILDREN))))
 		return false;
 	entry = child_load(f, child).raw | (flags & MORSEL_FRAMES_PUT_ZERO ? CHILD_DIRTY : 0);
-	if (frames_unlikely((entry & (CHILD_HUGE | CHILD_FILLED | CHILD_ABSENT | CHILD_DIRTY)) !=
-			    CHILD_DIRTY))
-		return false;
-	if (!own_holds(own, child))
-		own = &l->own[OWN_POCKET];
-	local_enter(f, l);
-	pending_store(&l->pending, pending_put(frame, 0));
-	MRS_PROBE("frame.put.fast");
-	if (frames_unlikely(!(mrs_fetch_and(word, ~mask) & mask))) {
-		local_leave(f, l);
-		return false;
-	}
-	if (!own_give(own, child, 1, at, mask))
-		put_pocket(f, local, frame, 1, mask, t);
-	put_end(f, l);
-	return true;
+	return (entry & (CHILD_HUGE | CHILD_FILLED | CHILD_ABSENT | CHILD_DIRTY)) == CHILD_DIRTY;
 }
 
 int morsel_frames_put(struct morsel_frames *f, unsigned local, uint64_t frame, unsigned order,
 		      unsigned flags)
 {
-	if (frames_likely(order == 0) && frames_likely(put_fast(f, local, frame, flags)))
-		return 0;
-	return put_slow(f, local, frame, order, flags);
+	uint64_t mask = (uint64_t)1 << frame % 64;
+	uint32_t child = (uint32_t)(frame / CHILD_FRAMES);
+	struct mrs_frames_local *l;
+	struct own *own;
+
+	if (frames_unlikely(order || !put_usual(f, local, frame, flags)))
+		return put_slow(f, local, frame, order, flags);
+	l = &f->locals[local];
+	own = &l->own[OWN_MOVABLE];
+	if (!own_holds(own, child))
+		own = &l->own[OWN_POCKET];
+	local_enter(f, l);
+	pending_store(&l->pending, pending_put(frame, 0));
+	MRS_PROBE("frame.put.fast");
+	/* Nothing has changed if it was not allocated. */
+	if (frames_unlikely(!(mrs_fetch_and(&f->rows[frame / 64], ~mask) & mask))) {
+		local_leave(f, l);
+		return put_slow(f, local, frame, order, flags);
+	}
+	if (!own_give(own, child, 1, (uint32_t)(frame / 64), mask))
+		return put_elsewhere(f, local, frame);
+	put_end(f, l);
+	return 0;
 }
 
 /* The longest beginning of list that lies in one word, in any order, without doubles. */
