@@ -137,7 +137,7 @@ void mrs_open_chain_free(struct morsel_pool *pool, unsigned slot)
 	mrs_cell cell, next;
 
 	while ((cell = mrs_load_acquire(&shared->open_more))) {
-		if (mrs_txn_begin(pool, MRS_INTENT_OTHER, &txn))
+		if (mrs_txn_begin_patiently(pool, MRS_INTENT_OTHER, &txn))
 			return;
 		mrs_store_release(&txn.intent->arg[0], slot + 1);
 		mrs_store_release(&txn.intent->cell[0], cell);

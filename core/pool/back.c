@@ -387,6 +387,8 @@ void mrs_pool_unback(struct morsel_pool *pool, uint64_t frame, uint64_t count)
 
 	if (!count || !mrs_pool_at(pool, frame, count) || frame < pool->super.frame_data)
 		return;
+	if (mrs_txn_is_repairing())
+		mrs_gate_beat(pool);
 	do
 		rc = fallocate(pool->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			       (off_t)(frame * MRS_PAGE_BYTES), (off_t)(count * MRS_PAGE_BYTES));

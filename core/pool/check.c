@@ -74,6 +74,13 @@ static void check_slots(struct check *check)
 
 /* ---- frames ---- */
 
+/* A long check is no standstill: those who wait for it go on waiting. */
+static void beat(struct morsel_pool *pool)
+{
+	if (!pool->read_only)
+		mrs_gate_beat(pool);
+}
+
 static bool mark(struct check *check, uint64_t frame)
 {
 	uint64_t *word = &check->owned[frame / 64], bit = 1ull << frame % 64;
@@ -88,6 +95,7 @@ static void owned(void *ctx, uint64_t frame, uint64_t count, const char *by)
 	struct check *check = ctx;
 	uint64_t twice = 0, free_frames = 0, where_twice = 0, where_free = 0;
 
+	beat(check->pool);
 	if (frame >= check->end || count > check->end - frame) {
 		say(check, "%s: frames %" PRIu64 " + %" PRIu64 " are beyond the pool", by, frame,
 		    count);
@@ -124,8 +132,10 @@ static void check_unowned_block(struct check *check, uint64_t first)
 static void check_unowned(struct check *check, uint64_t online)
 {
 	for (uint64_t at = 0; at < online; at += MORSEL_FRAMES_HUGE)
-		if (!morsel_frames_is_free(&check->pool->frames, at, MORSEL_FRAMES_HUGE_ORDER))
+		if (!morsel_frames_is_free(&check->pool->frames, at, MORSEL_FRAMES_HUGE_ORDER)) {
+			beat(check->pool);
 			check_unowned_block(check, at);
+		}
 }
 
 static void check_allocator(struct check *check)

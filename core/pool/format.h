@@ -111,7 +111,9 @@ struct mrs_state {
 	uint64_t super_sequence; /* of the newest superblock: who knows an older one reads again */
 	uint64_t cells_free;	/* free cells below cells_high; a hint, counted anew when reaping */
 	uint64_t cells_hint;	/* index of a cell that was freed lately */
-	uint64_t reserved[500];
+	uint64_t reap_again_ns;	/* no reaper closes the gate before this CLOCK_MONOTONIC time; a hint */
+	uint64_t gate_beat;	/* moved on by whoever has closed the gate and is at work */
+	uint64_t reserved[498];
 };
 
 /*

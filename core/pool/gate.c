@@ -20,6 +20,13 @@
  * repairs all dead slots, and opens. Repairs can be begun again at any point.
  *  7. A living process that stays inside (stopped, or starved) makes 2 give up after a time: the
  * gate opens, the dead slot stays as it is, and the others go on.
+ *  8. A living process that has closed the gate and stands still cannot be replaced: it may be
+ * between two stores of its repair, and does the second one when it is continued. So entering gives
+ * up instead (-ETIMEDOUT: nothing has begun, nothing to undo) when the gate's beat, which a closer
+ * at work moves on, has stood for ENTER_TIMEOUT_NS. What cannot fail goes on waiting: a transition
+ * that parked (5), and those of closing and freeing. While they wait they hold no more than the
+ * record locks that their intents name, and they are not inside, so no repair waits for them. Their
+ * wait ends when the closer is continued, or killed: then by 6.
  *
  * reap_lock makes one closer of all threads of a process; it is taken outside transitions only.
  */
@@ -35,6 +42,7 @@
 #include "pool/internal.h"
 
 #define CLOSE_TIMEOUT_NS 2000000000ll
+#define ENTER_TIMEOUT_NS 5000000000ll
 #define WAIT_NS		 20000000ll
 
 static void futex_wait(uint32_t *word, uint32_t value, int64_t ns)
@@ -80,20 +88,79 @@ static void wait_at_gate(struct morsel_pool *pool, uint32_t gate)
 		mrs_reap_repair(pool);
 }
 
-void mrs_gate_enter(struct morsel_pool *pool)
+/* Since when the same closer has shown no progress. */
+struct standstill {
+	int64_t since_ns; /* 0: not seen yet */
+	uint32_t gate;
+	uint64_t epoch;
+	uint64_t beat;
+};
+
+static int closed_too_long(struct morsel_pool *pool, uint32_t gate)
 {
+	struct mrs_slot *shared = mrs_pool_slot(pool, gate - 1);
+
+	return mrs_fail(-ETIMEDOUT,
+			"process %u (%.31s) has closed %s for a repair and stands still: is it "
+			"stopped? Continue it, or kill it, and the others take the repair over",
+			shared->pid, shared->program, pool->path);
+}
+
+/* Step 8: -ETIMEDOUT in words if whoever has closed the gate lives and does nothing. */
+static int look_at_closer(struct morsel_pool *pool, uint32_t gate, struct standstill *seen)
+{
+	struct mrs_state *state = mrs_pool_state(pool);
+	uint64_t epoch = mrs_load_relaxed(&state->gate_epoch);
+	uint64_t beat = mrs_load_relaxed(&state->gate_beat);
+	int64_t now = mrs_now_ns();
+
+	if (!seen->since_ns || seen->gate != gate || seen->epoch != epoch || seen->beat != beat) {
+		*seen = (struct standstill){now, gate, epoch, beat};
+		return 0;
+	}
+	if (now - seen->since_ns < ENTER_TIMEOUT_NS || !closer_is_alive(pool, gate))
+		return 0;
+	return closed_too_long(pool, gate);
+}
+
+void mrs_gate_beat(struct morsel_pool *pool)
+{
+	mrs_fetch_add(&mrs_pool_state(pool)->gate_beat, 1);
+}
+
+int mrs_gate_await(struct morsel_pool *pool)
+{
+	struct standstill seen = {0};
+	uint32_t gate;
+	int rc = 0;
+
+	while (!rc && (gate = mrs_load_acquire32(&mrs_pool_state(pool)->gate))) {
+		rc = look_at_closer(pool, gate, &seen);
+		if (!rc)
+			wait_at_gate(pool, gate);
+	}
+	return rc;
+}
+
+int mrs_gate_enter(struct morsel_pool *pool, bool patient)
+{
+	struct standstill seen = {0};
 	struct mrs_slot *slot = mrs_pool_slot(pool, pool->slot);
 	struct mrs_state *state = mrs_pool_state(pool);
 
 	for (;;) {
 		uint32_t gate;
+		int rc;
 
 		mrs_fetch_add(&slot->active, 1);
 		mrs_full_fence(); /* pairs with the one in mrs_gate_close(): step 3 */
 		gate = mrs_load_acquire32(&state->gate);
 		if (!gate)
-			return;
+			return 0;
 		mrs_fetch_sub(&slot->active, 1);
+		rc = patient ? 0 : look_at_closer(pool, gate, &seen);
+		if (rc)
+			return rc;
 		wait_at_gate(pool, gate);
 	}
 }
@@ -156,10 +223,7 @@ static int take_gate(struct morsel_pool *pool)
 
 		if (gate && closer_is_alive(pool, gate)) {
 			if (mrs_now_ns() > end)
-				return mrs_fail(-ETIMEDOUT,
-						"slot %u has kept %s closed for repair "
-						"for seconds: is its process stopped?",
-						gate - 1, pool->path);
+				return closed_too_long(pool, gate);
 			futex_wait(word, gate, WAIT_NS);
 		} else if (mrs_cas32(word, &gate, own)) {
 			return 0;

@@ -52,7 +52,6 @@ struct morsel_pool {
 	pthread_cond_t txn_free;
 	unsigned txn_busy;	   /* bit per intent */
 	pthread_mutex_t reap_lock; /* one reaper of a process at a time; the gate follows it */
-	int64_t reap_again_ns;	   /* after a gate that could not be closed */
 	bool gate_mine;		   /* under reap_lock */
 	uint64_t reaping[MRS_SLOTS / 64]; /* slots a thread of ours is at; under reap_lock */
 	uint64_t holds;
@@ -130,11 +129,16 @@ int mrs_lock_fd_open(struct morsel_pool *pool);
 
 /* ---- gate.c ---- */
 
-void mrs_gate_enter(struct morsel_pool *pool);
+/* -ETIMEDOUT in words if a living process keeps it closed and stands still; patient waits on. */
+int mrs_gate_enter(struct morsel_pool *pool, bool patient);
 void mrs_gate_leave(struct morsel_pool *pool);
 /* -ETIMEDOUT in words if a live process stays inside a transition. Under reap_lock. */
 int mrs_gate_close(struct morsel_pool *pool);
 void mrs_gate_open(struct morsel_pool *pool);
+/* Waits until it is open, with the same time-out; who comes first may close it again. */
+int mrs_gate_await(struct morsel_pool *pool);
+/* The closer says, at least once in a few seconds, that it is at work. */
+void mrs_gate_beat(struct morsel_pool *pool);
 bool mrs_gate_is_stuck(struct morsel_pool *pool);
 
 /* ---- txn.c ---- */
@@ -152,7 +156,10 @@ bool mrs_txn_inside(struct morsel_pool *pool);
 
 /* Repairs what dead processes were in the middle of; from inside or outside a transition. */
 void mrs_reap_repair(struct morsel_pool *pool);
-/* Cleans up after all dead processes; not from inside a transition. Returns how many there were. */
+/*
+ * Cleans up after all dead processes; not from inside a transition. Returns how many there were.
+ * -ETIMEDOUT if a living process is in the way; without words if that was found out a moment ago.
+ */
 int mrs_reap_all(struct morsel_pool *pool);
 /* The slot whose lock this process has and which it is going to use itself. */
 int mrs_reap_own(struct morsel_pool *pool, unsigned slot);

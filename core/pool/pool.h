@@ -35,9 +35,12 @@ struct mrs_txn {
 /*
  * Waits for a free intent of this process and for the gate, then enters with intent->op = op and the
  * rest zero; the caller fills cell[] and arg[] before the first step. May not nest in a thread.
- * -ECHILD after fork. -EROFS on a read-only handle.
+ * -ECHILD after fork. -EROFS on a read-only handle. -ETIMEDOUT in words, unless op is FREE, if a
+ * living process keeps the gate closed and stands still; nothing has begun then.
  */
 int mrs_txn_begin(struct morsel_pool *pool, enum mrs_intent_op op, struct mrs_txn *txn);
+/* For what cannot fail: waits at the gate until the one that stands still goes on or is killed. */
+int mrs_txn_begin_patiently(struct morsel_pool *pool, enum mrs_intent_op op, struct mrs_txn *txn);
 void mrs_txn_end(struct mrs_txn *txn);
 
 /*

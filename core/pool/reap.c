@@ -122,6 +122,7 @@ static bool is_referenced(void *ctx, uint64_t frame)
 	struct named_range *range = range_of(asker, frame);
 	uint64_t block;
 
+	mrs_gate_beat(asker->pool);
 	if (!range)
 		return mrs_object_repair.referenced(asker->pool, frame, 1);
 	block = (frame - range->frame) >> range->step;
@@ -141,6 +142,7 @@ static void drop_memory(struct asker *asker, unsigned slot, const struct named_r
 	uint64_t block = 1ull << range->step, end = range->frame + (1ull << range->order);
 
 	for (uint64_t at = range->frame; at < end; at += block) {
+		mrs_gate_beat(pool);
 		if (is_referenced(asker, at))
 			continue;
 		if (morsel_frames_is_allocated(&pool->frames, at, range->step) &&
@@ -205,6 +207,7 @@ static void repair_intents(struct morsel_pool *pool, unsigned slot)
 
 		if (mrs_load_relaxed32(&intents[i].op) == MRS_INTENT_NONE)
 			continue;
+		mrs_gate_beat(pool);
 		mrs_object_repair.intent(&txn);
 		any = true;
 		MRS_PROBE("pool.reap.intent_repaired");
@@ -298,18 +301,32 @@ static void collect(struct morsel_pool *pool, struct pass *pass)
 	pass->needs_gate |= mrs_gate_is_stuck(pool);
 }
 
-/* Steps 1 and 2. The slots stay locked. */
-static int collect_and_repair(struct morsel_pool *pool, struct pass *pass)
+/*
+ * After a gate that could not be closed the next try waits a while, whoever makes it: else a stream
+ * of short commands would keep the gate shut. A time further away than we ever write is not ours:
+ * from before a reboot, from another time namespace, or damage.
+ */
+static bool is_too_early(struct morsel_pool *pool)
+{
+	uint64_t again = mrs_load_relaxed(&mrs_pool_state(pool)->reap_again_ns);
+	uint64_t now = (uint64_t)mrs_now_ns();
+
+	return again > now && again - now <= AGAIN_NS && !mrs_gate_is_stuck(pool);
+}
+
+/* Steps 1 and 2. The slots stay locked. insist: also if the last try has just timed out. */
+static int collect_and_repair(struct morsel_pool *pool, struct pass *pass, bool insist)
 {
 	int rc = 0;
 
-	if (pool->reap_again_ns && mrs_now_ns() < pool->reap_again_ns && !mrs_gate_is_stuck(pool))
+	if (!insist && is_too_early(pool))
 		return -ETIMEDOUT;
 	collect(pool, pass);
 	if (!pass->needs_gate)
 		return 0;
 	rc = mrs_gate_close(pool);
-	pool->reap_again_ns = rc ? mrs_now_ns() + AGAIN_NS : 0;
+	mrs_store_release(&mrs_pool_state(pool)->reap_again_ns,
+			  rc ? (uint64_t)mrs_now_ns() + AGAIN_NS : 0);
 	if (rc)
 		return rc;
 	for (unsigned i = 0; i < pass->count; i++)
@@ -356,7 +373,7 @@ void mrs_reap_repair(struct morsel_pool *pool)
 	parked = mrs_txn_park(pool);
 	/* Somebody of this process is at it: no need to queue. */
 	if (!pthread_mutex_trylock(&pool->reap_lock)) {
-		collect_and_repair(pool, &pass);
+		collect_and_repair(pool, &pass, false);
 		pthread_mutex_unlock(&pool->reap_lock);
 		for (unsigned i = 0; i < pass.count; i++)
 			let_go(pool, pass.slot[i]);
@@ -364,15 +381,18 @@ void mrs_reap_repair(struct morsel_pool *pool)
 	mrs_txn_unpark(pool, parked);
 }
 
-int mrs_reap_all(struct morsel_pool *pool)
+static int reap_all(struct morsel_pool *pool, bool insist)
 {
 	struct pass pass = {0};
 	int rc;
 
 	MRS_CHECK(!mrs_txn_inside(pool));
 	pthread_mutex_lock(&pool->reap_lock);
-	rc = collect_and_repair(pool, &pass);
+	rc = collect_and_repair(pool, &pass, insist);
 	pthread_mutex_unlock(&pool->reap_lock);
+	/* Step 3 has transitions that cannot fail: none of them begins before a closed gate. */
+	if (!rc && pass.count)
+		rc = mrs_gate_await(pool);
 	for (unsigned i = 0; i < pass.count; i++) {
 		if (!rc)
 			finish_slot(pool, pass.slot[i]);
@@ -380,7 +400,12 @@ int mrs_reap_all(struct morsel_pool *pool)
 	}
 	if (pass.count)
 		mrs_super_mend(pool); /* it may have died while it was growing the pool */
-	return rc ? 0 : (int)(pass.count + pass.freed);
+	return rc ? rc : (int)(pass.count + pass.freed);
+}
+
+int mrs_reap_all(struct morsel_pool *pool)
+{
+	return reap_all(pool, false);
 }
 
 int mrs_reap_own(struct morsel_pool *pool, unsigned slot)
@@ -399,6 +424,8 @@ int mrs_reap_own(struct morsel_pool *pool, unsigned slot)
 	}
 	pthread_mutex_unlock(&pool->reap_lock);
 	if (!rc)
+		rc = mrs_gate_await(pool);
+	if (!rc)
 		finish_slot(pool, slot);
 	pool->slot = MRS_SLOT_NONE;
 	return rc;
@@ -413,11 +440,6 @@ int morsel_pool_reap(struct morsel_pool *pool)
 {
 	int rc = mrs_pool_usable(pool, true);
 
-	if (rc)
-		return rc;
 	/* Who asks wants it tried again, also if somebody stayed inside a moment ago. */
-	pthread_mutex_lock(&pool->reap_lock);
-	pool->reap_again_ns = 0;
-	pthread_mutex_unlock(&pool->reap_lock);
-	return mrs_reap_all(pool);
+	return rc ? rc : reap_all(pool, true);
 }

@@ -69,7 +69,7 @@ static void give_intent(struct morsel_pool *pool, unsigned which)
 	pthread_mutex_unlock(&pool->txn_lock);
 }
 
-int mrs_txn_begin(struct morsel_pool *pool, enum mrs_intent_op op, struct mrs_txn *txn)
+static int begin(struct morsel_pool *pool, enum mrs_intent_op op, bool patient, struct mrs_txn *txn)
 {
 	int rc = mrs_pool_usable(pool, true);
 	unsigned which;
@@ -78,12 +78,16 @@ int mrs_txn_begin(struct morsel_pool *pool, enum mrs_intent_op op, struct mrs_tx
 		return rc;
 	MRS_CHECK(!thread.pool && !thread.repairing);
 	which = take_intent(pool);
+	rc = mrs_gate_enter(pool, patient);
+	if (rc) {
+		give_intent(pool, which);
+		return rc;
+	}
 	*txn = (struct mrs_txn){
 		.pool = pool,
 		.intent = &mrs_pool_slot(pool, pool->slot)->intent[which],
 		.index = pool->slot * MRS_INTENTS_PER_SLOT + which,
 	};
-	mrs_gate_enter(pool);
 	thread.pool = pool;
 	/* Program order is enough for a reaper: it reads what a dead process has written. */
 	memset(txn->intent, 0, sizeof(*txn->intent));
@@ -91,6 +95,16 @@ int mrs_txn_begin(struct morsel_pool *pool, enum mrs_intent_op op, struct mrs_tx
 	mrs_store_release32(&txn->intent->op, op);
 	MRS_PROBE("pool.txn.begun");
 	return 0;
+}
+
+int mrs_txn_begin(struct morsel_pool *pool, enum mrs_intent_op op, struct mrs_txn *txn)
+{
+	return begin(pool, op, op == MRS_INTENT_FREE, txn);
+}
+
+int mrs_txn_begin_patiently(struct morsel_pool *pool, enum mrs_intent_op op, struct mrs_txn *txn)
+{
+	return begin(pool, op, true, txn);
 }
 
 void mrs_txn_end(struct mrs_txn *txn)
@@ -117,7 +131,7 @@ void mrs_txn_unpark(struct morsel_pool *pool, bool parked)
 {
 	if (!parked)
 		return;
-	mrs_gate_enter(pool);
+	mrs_gate_enter(pool, true);
 	thread.pool = pool;
 }
 

@@ -304,7 +304,7 @@ static void test_stopped_process(void **state)
 	kill_one(true);
 	kill(inside, SIGSTOP);
 	start = now_s();
-	assert_int_equal(morsel_pool_reap(pool), 0);
+	assert_int_equal(morsel_pool_reap(pool), -ETIMEDOUT);
 	assert_words("stays inside");
 	assert_true(now_s() - start < 5);
 	start = now_s();
@@ -356,6 +356,138 @@ static void test_gate_of_the_dead(void **state)
 	mrs_pool_state(pool)->gate = 4711;
 	assert_int_equal(mrs_txn_begin(pool, MRS_INTENT_OTHER, &txn), 0);
 	mrs_txn_end(&txn);
+	assert_clean(pool);
+	assert_int_equal(morsel_pool_close(pool), 0);
+	(void)state;
+}
+
+static int close_gate_and_stop(void *ctx)
+{
+	struct morsel_pool *pool = pool_open(path, 0);
+
+	(void)ctx;
+	pthread_mutex_lock(&pool->reap_lock);
+	if (mrs_gate_close(pool))
+		return 1;
+	signal_send(&ready);
+	kill(getpid(), SIGSTOP);
+	mrs_gate_open(pool);
+	pthread_mutex_unlock(&pool->reap_lock);
+	return morsel_pool_close(pool) ? 2 : 0;
+}
+
+static pid_t stop_at_gate(void)
+{
+	pid_t pid = pool_fork(close_gate_and_stop, NULL);
+	int status;
+
+	signal_wait(&ready);
+	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+	assert_true(WIFSTOPPED(status));
+	return pid;
+}
+
+static int signal_later(void *ctx)
+{
+	pid_t *pid = ctx;
+
+	usleep(300000);
+	return kill(pid[0], pid[1]);
+}
+
+/* One that is stopped with the gate closed: who can fail is told whom to continue or kill. */
+static void test_stopped_at_gate(void **state)
+{
+	struct morsel_pool *pool = pool_create(path, 64 * MIB, 64 * MIB);
+	pid_t what[2] = {stop_at_gate(), SIGCONT}, helper;
+	struct mrs_txn txn;
+	double start = now_s();
+	char number[32];
+
+	snprintf(number, sizeof(number), "process %d", (int)what[0]);
+	assert_int_equal(mrs_txn_begin(pool, MRS_INTENT_OTHER, &txn), -ETIMEDOUT);
+	assert_true(now_s() - start > 3 && now_s() - start < 15);
+	assert_words(number);
+	assert_words("Continue it, or kill it");
+	assert_int_equal(mrs_pool_slot(pool, mrs_pool_own_slot(pool))->active, 0);
+	assert_int_equal(pool->txn_busy, 0);
+	/* What cannot fail waits, and gets in when it is continued. */
+	helper = pool_fork(signal_later, what);
+	assert_int_equal(mrs_txn_begin_patiently(pool, MRS_INTENT_OTHER, &txn), 0);
+	mrs_txn_end(&txn);
+	assert_exit_0(helper);
+	assert_exit_0(what[0]);
+	/* Also when it is killed: the gate is taken over. */
+	what[0] = stop_at_gate();
+	what[1] = SIGKILL;
+	helper = pool_fork(signal_later, what);
+	assert_int_equal(mrs_txn_begin(pool, MRS_INTENT_FREE, &txn), 0);
+	mrs_txn_end(&txn);
+	assert_exit_0(helper);
+	pool_wait(what[0]);
+	assert_int_equal(mrs_pool_state(pool)->gate, 0);
+	assert_clean(pool);
+	assert_int_equal(morsel_pool_close(pool), 0);
+	(void)state;
+}
+
+static void *beat_and_continue(void *ctx)
+{
+	struct morsel_pool *pool = ctx;
+	uint32_t gate = mrs_load_acquire32(&mrs_pool_state(pool)->gate);
+
+	for (unsigned i = 0; i < 65; i++) {
+		mrs_gate_beat(pool);
+		usleep(100000);
+	}
+	kill((pid_t)mrs_pool_slot(pool, gate - 1)->pid, SIGCONT);
+	return NULL;
+}
+
+/* The gate of one that takes long, and is at work: nobody gives up. */
+static void test_slow_at_gate(void **state)
+{
+	struct morsel_pool *pool = pool_create(path, 64 * MIB, 64 * MIB);
+	pid_t slow = stop_at_gate();
+	struct mrs_txn txn;
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, beat_and_continue, pool), 0);
+	assert_int_equal(mrs_txn_begin(pool, MRS_INTENT_OTHER, &txn), 0);
+	mrs_txn_end(&txn);
+	pthread_join(thread, NULL);
+	assert_exit_0(slow);
+	assert_int_equal(morsel_pool_close(pool), 0);
+	(void)state;
+}
+
+/* One stopped inside, one dead: only the first of many short commands closes the gate for long. */
+static void test_stopped_and_short_commands(void **state)
+{
+	struct morsel_pool *pool = pool_create(path, 64 * MIB, 64 * MIB);
+	pid_t inside = pool_fork(stay_inside, NULL);
+	uint64_t epoch;
+	double start;
+
+	signal_wait(&ready);
+	kill_one(true);
+	kill(inside, SIGSTOP);
+	assert_int_equal(morsel_pool_close(pool_open(path, 0)), 0);
+	epoch = mrs_pool_state(pool)->gate_epoch;
+	assert_true(epoch > 0);
+	start = now_s();
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(morsel_pool_close(pool_open(path, 0)), 0);
+	if (now_s() - start < 2)
+		assert_int_equal(mrs_pool_state(pool)->gate_epoch, epoch);
+	assert_true(now_s() - start < 4);
+	kill(inside, SIGCONT);
+	signal_send(&go);
+	assert_exit_0(inside);
+	/* A time that nobody can have written stops nobody. */
+	mrs_pool_state(pool)->reap_again_ns = UINT64_MAX;
+	assert_int_equal(morsel_pool_close(pool_open(path, 0)), 0);
+	assert_int_equal(pool_stat(pool).reaped, 1);
 	assert_clean(pool);
 	assert_int_equal(morsel_pool_close(pool), 0);
 	(void)state;
@@ -656,23 +788,16 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_two_processes_share),
-		TEST(test_created_at_once),
-		TEST(test_death_outside),
-		TEST(test_death_inside),
-		TEST(test_attach_reaps),
-		TEST(test_get_reaps),
-		TEST(test_wait_word_reaps),
-		TEST(test_wait_word_is_woken),
-		TEST(test_gate_waits),
-		TEST(test_stopped_process),
-		TEST(test_gate_of_the_dead),
-		TEST(test_child_of_fork),
-		TEST(test_parent_dies_before_child),
-		TEST(test_send_and_receive),
-		TEST(test_slots_run_out),
-		TEST(test_pid_namespace),
-		TEST(test_threads),
+		TEST(test_two_processes_share), TEST(test_created_at_once),
+		TEST(test_death_outside),	TEST(test_death_inside),
+		TEST(test_attach_reaps),	TEST(test_get_reaps),
+		TEST(test_wait_word_reaps),	TEST(test_wait_word_is_woken),
+		TEST(test_gate_waits),		TEST(test_stopped_process),
+		TEST(test_gate_of_the_dead),	TEST(test_stopped_at_gate),
+		TEST(test_slow_at_gate),	TEST(test_stopped_and_short_commands),
+		TEST(test_child_of_fork),	TEST(test_parent_dies_before_child),
+		TEST(test_send_and_receive),	TEST(test_slots_run_out),
+		TEST(test_pid_namespace),	TEST(test_threads),
 	};
 	int failed;
 

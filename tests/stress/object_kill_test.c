@@ -139,6 +139,7 @@ static int odd(int rc)
 	case -EBUSY:
 	case -EROFS:
 	case -ENOSPC:
+	case -ETIMEDOUT: /* somebody got no processor for seconds */
 		return 0;
 	default:
 		return rc;
@@ -237,6 +238,13 @@ static int many_handles(struct worker *w)
 	return odd(rc);
 }
 
+static int reap(struct worker *w)
+{
+	int rc = morsel_pool_reap(w->pool);
+
+	return rc < 0 ? odd(rc) : 0;
+}
+
 static int verify_one(struct worker *w)
 {
 	struct morsel *morsel;
@@ -280,7 +288,7 @@ static int worker_step(struct worker *w)
 	case 13:
 		return below(&w->random, 4) ? 0 : many_handles(w);
 	case 14:
-		return morsel_pool_reap(w->pool) < 0;
+		return reap(w);
 	default:
 		return verify_one(w);
 	}

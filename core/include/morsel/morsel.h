@@ -171,7 +171,10 @@ MORSEL_API int morsel_pool_stat(struct morsel_pool *pool, struct morsel_pool_sta
 typedef void (*morsel_report_fn)(void *ctx, const char *finding);
 MORSEL_API int morsel_pool_check(struct morsel_pool *pool, morsel_report_fn report, void *ctx);
 
-/* Cleans up after dead processes now; returns how many there were. */
+/*
+ * Cleans up after dead processes now; returns how many there were. -ETIMEDOUT if a living process
+ * that stands still (stopped?) is in the way; the words name it.
+ */
 MORSEL_API int morsel_pool_reap(struct morsel_pool *pool);
 
 /* ---- morsels ------------------------------------------------------------------------------- */
