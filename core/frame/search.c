@@ -117,12 +117,14 @@ static uint64_t tree_partials(const struct get *g, uint32_t tree, unsigned *budg
 
 static uint64_t tree_wholes(const struct get *g, uint32_t tree, unsigned kind)
 {
-	uint32_t end = tree_children_end(g->f, tree);
+	uint32_t begin = tree * TREE_CHILDREN, end = tree_children_end(g->f, tree);
 
-	for (uint32_t c = tree * TREE_CHILDREN; c < end; c++) {
+	for (uint32_t i = 0; i < TREE_CHILDREN; i++) {
+		/* Every other local takes the second line of entries first. */
+		uint32_t c = begin + (i ^ (g->local % 2 * TREE_CHILDREN / 2));
 		uint64_t frame;
 
-		if (!child_whole(child_load(g->f, c)))
+		if (c >= end || !child_whole(child_load(g->f, c)))
 			continue;
 		frame = take_whole(g, c, kind);
 		if (frame != MORSEL_FRAMES_NONE)
