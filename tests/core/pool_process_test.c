@@ -37,12 +37,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define WATCHDOG_S 280
-#else
-#define WATCHDOG_S 45
-#endif
-
 /* ---- sharing ---- */
 
 static int write_into_frame(void *ctx)
@@ -790,6 +784,20 @@ static void test_threads(void **state)
 	(void)state;
 }
 
+/* 20 s are usual. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define WATCHDOG_S 280
+#else
+#define WATCHDOG_S 45
+#endif
+
+/* Who waits for ever fails the test, with all its children, of which some may stand still. */
+static void watchdog(int signal_number)
+{
+	(void)signal_number;
+	kill(0, SIGKILL);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -807,10 +815,14 @@ int main(void)
 	};
 	int failed;
 
-	/* A process that waits for ever is a failure, not a test that takes long (4 s is usual). */
+	setpgid(0, 0);
+	signal(SIGALRM, watchdog);
 	alarm(WATCHDOG_S);
 	pool_folder_make("/dev/shm");
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
 	pool_folder_remove();
+	/* A test that failed may have left children behind. */
+	signal(SIGTERM, SIG_IGN);
+	kill(0, SIGTERM);
 	return failed;
 }
