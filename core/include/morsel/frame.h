@@ -38,6 +38,15 @@
 extern "C" {
 #endif
 
+/* What libmorsel exports; without a shared library (a kernel, an archive) it does no harm. */
+#ifndef MORSEL_API
+#if defined(__GNUC__)
+#define MORSEL_API __attribute__((visibility("default")))
+#else
+#define MORSEL_API
+#endif
+#endif
+
 #define MORSEL_FRAMES_HUGE_ORDER    9
 #define MORSEL_FRAMES_MAX_ORDER	    18
 #define MORSEL_FRAMES_HUGE	    512u   /* frames in a huge frame (a child) */
@@ -105,7 +114,7 @@ struct morsel_frames_bytes {
  * locals (1 to MORSEL_FRAMES_LOCALS_MAX): at most 0.02 % of what is managed plus 2 MiB. 0 if a
  * parameter is out of its bounds. The block must be aligned to 64 bytes.
  */
-size_t morsel_frames_metadata_bytes(uint64_t capacity, unsigned locals);
+MORSEL_API size_t morsel_frames_metadata_bytes(uint64_t capacity, unsigned locals);
 
 /*
  * The bytes that must have memory behind them while trees first to first + count - 1 are online, in
@@ -113,8 +122,9 @@ size_t morsel_frames_metadata_bytes(uint64_t capacity, unsigned locals);
  * trees (with count 0: what init and attach need); ranges[1] children, ranges[2] rows. Everything
  * else is never read or written. -EINVAL if the trees are not within the capacity.
  */
-int morsel_frames_metadata_ranges(uint64_t capacity, unsigned locals, uint64_t first_tree,
-				  uint64_t count, struct morsel_frames_bytes ranges[3]);
+MORSEL_API int morsel_frames_metadata_ranges(uint64_t capacity, unsigned locals,
+					     uint64_t first_tree, uint64_t count,
+					     struct morsel_frames_bytes ranges[3]);
 
 /* ---- Setting up ------------------------------------------------------------------------------ */
 
@@ -130,9 +140,9 @@ int morsel_frames_metadata_ranges(uint64_t capacity, unsigned locals, uint64_t f
  * becomes attachable with the last store. -EINVAL: a parameter out of bounds, block too small or
  * misaligned; -EEXIST: the block already holds an allocator.
  */
-int morsel_frames_init(struct morsel_frames *frames, void *metadata, size_t bytes,
-		       uint64_t capacity, unsigned locals, uint64_t online, unsigned flags,
-		       const struct morsel_frames_policy *policy);
+MORSEL_API int morsel_frames_init(struct morsel_frames *frames, void *metadata, size_t bytes,
+				  uint64_t capacity, unsigned locals, uint64_t online,
+				  unsigned flags, const struct morsel_frames_policy *policy);
 
 /*
  * Uses what somebody else made; disturbs nobody. The header is validated and copied, and whatever
@@ -140,7 +150,7 @@ int morsel_frames_init(struct morsel_frames *frames, void *metadata, size_t byte
  * numbers (below the capacity) or errors, but no access outside the block and no endless loop.
  * -EINVAL: not an allocator, or it does not fit in bytes; -EPROTONOSUPPORT: of another version.
  */
-int morsel_frames_attach(struct morsel_frames *frames, void *metadata, size_t bytes);
+MORSEL_API int morsel_frames_attach(struct morsel_frames *frames, void *metadata, size_t bytes);
 
 /*
  * Makes everything that is derived consistent again with what is allocated: drops all reservations
@@ -148,7 +158,7 @@ int morsel_frames_attach(struct morsel_frames *frames, void *metadata, size_t by
  * gone (the next boot). Nobody else may run. A huge frame of which a death interrupted the get or
  * put counts as allocated. Cost: the rows are read once.
  */
-void morsel_frames_recover(struct morsel_frames *frames);
+MORSEL_API void morsel_frames_recover(struct morsel_frames *frames);
 
 /*
  * Brings frames [first, first + count) online. count is a multiple of MORSEL_FRAMES_HUGE; first is
@@ -156,8 +166,8 @@ void morsel_frames_recover(struct morsel_frames *frames);
  * memory behind the metadata ranges of these trees. One caller at a time; gets and puts may run.
  * -EINVAL: not such a range.
  */
-int morsel_frames_online(struct morsel_frames *frames, uint64_t first, uint64_t count,
-			 unsigned flags);
+MORSEL_API int morsel_frames_online(struct morsel_frames *frames, uint64_t first, uint64_t count,
+				    unsigned flags);
 
 /*
  * Takes whole trees offline; first and count are multiples of MORSEL_FRAMES_TREE (count may end at
@@ -165,10 +175,10 @@ int morsel_frames_online(struct morsel_frames *frames, uint64_t first, uint64_t 
  * time; gets and puts may run. The metadata must keep its memory and content for as long as calls
  * that began before may still run.
  */
-int morsel_frames_offline(struct morsel_frames *frames, uint64_t first, uint64_t count);
+MORSEL_API int morsel_frames_offline(struct morsel_frames *frames, uint64_t first, uint64_t count);
 
 /* True if the frame's number is online at this moment. */
-bool morsel_frames_is_online(const struct morsel_frames *frames, uint64_t frame);
+MORSEL_API bool morsel_frames_is_online(const struct morsel_frames *frames, uint64_t frame);
 
 /* ---- Get and put ----------------------------------------------------------------------------- */
 
@@ -180,8 +190,8 @@ bool morsel_frames_is_online(const struct morsel_frames *frames, uint64_t frame)
  * Any frame of the order. *frame is its first number. -ENOMEM: none is free; -EINVAL: order, class
  * or local out of bounds.
  */
-int morsel_frames_get(struct morsel_frames *frames, unsigned local, unsigned order,
-		      enum morsel_frames_class cls, unsigned flags, uint64_t *frame);
+MORSEL_API int morsel_frames_get(struct morsel_frames *frames, unsigned local, unsigned order,
+				 enum morsel_frames_class cls, unsigned flags, uint64_t *frame);
 
 /* A get with wishes. Zero-initialise, then set what matters. */
 struct morsel_frames_want {
@@ -200,20 +210,22 @@ struct morsel_frames_got {
 	bool zero; /* the content is known to be all zero (if the callers of put told the truth) */
 };
 
-int morsel_frames_get_want(struct morsel_frames *frames, unsigned local,
-			   const struct morsel_frames_want *want, struct morsel_frames_got *got);
+MORSEL_API int morsel_frames_get_want(struct morsel_frames *frames, unsigned local,
+				      const struct morsel_frames_want *want,
+				      struct morsel_frames_got *got);
 
 /* Exactly this frame. -EBUSY: part of it is allocated; -EINVAL: misaligned, offline or out of
  * range. */
-int morsel_frames_get_at(struct morsel_frames *frames, unsigned local, uint64_t frame,
-			 unsigned order, unsigned flags);
+MORSEL_API int morsel_frames_get_at(struct morsel_frames *frames, unsigned local, uint64_t frame,
+				    unsigned order, unsigned flags);
 
 /*
  * Up to n single frames at once, all of one row, with few atomic operations. Returns how many (at
  * least 1, at most MORSEL_FRAMES_HUGE), in ascending order in out[], or -ENOMEM or -EINVAL.
  */
-int morsel_frames_get_many(struct morsel_frames *frames, unsigned local,
-			   enum morsel_frames_class cls, unsigned flags, unsigned n, uint64_t *out);
+MORSEL_API int morsel_frames_get_many(struct morsel_frames *frames, unsigned local,
+				      enum morsel_frames_class cls, unsigned flags, unsigned n,
+				      uint64_t *out);
 
 /*
  * Gives a frame back: of the order it was got with, or an aligned part of it (the rest stays
@@ -222,16 +234,16 @@ int morsel_frames_get_many(struct morsel_frames *frames, unsigned local,
  * is not allocated. If two threads put overlapping frames at the same instant, each frame is freed
  * once.
  */
-int morsel_frames_put(struct morsel_frames *frames, unsigned local, uint64_t frame, unsigned order,
-		      unsigned flags);
+MORSEL_API int morsel_frames_put(struct morsel_frames *frames, unsigned local, uint64_t frame,
+				 unsigned order, unsigned flags);
 
 /*
  * Puts n single frames; cheapest when neighbours stand beside each other in the array. Stops at the
  * first that is refused and returns its error; *done (may be NULL) is how many were put, in any
  * case.
  */
-int morsel_frames_put_many(struct morsel_frames *frames, unsigned local, const uint64_t *list,
-			   size_t n, unsigned flags, size_t *done);
+MORSEL_API int morsel_frames_put_many(struct morsel_frames *frames, unsigned local,
+				      const uint64_t *list, size_t n, unsigned flags, size_t *done);
 
 /* ---- Death ----------------------------------------------------------------------------------- */
 
@@ -251,11 +263,11 @@ struct morsel_frames_pending {
 };
 
 /* What was got with MORSEL_FRAMES_TRACKED is linked (or put back); the record is cleared. */
-void morsel_frames_settle(struct morsel_frames *frames, unsigned local);
+MORSEL_API void morsel_frames_settle(struct morsel_frames *frames, unsigned local);
 
 /* True, and *pending, if the local has a record. For locals whose user is dead or is the caller. */
-bool morsel_frames_pending(const struct morsel_frames *frames, unsigned local,
-			   struct morsel_frames_pending *pending);
+MORSEL_API bool morsel_frames_pending(const struct morsel_frames *frames, unsigned local,
+				      struct morsel_frames_pending *pending);
 
 /*
  * Finishes or undoes what the dead users of locals [first, first + count) were doing: counters that
@@ -265,14 +277,15 @@ bool morsel_frames_pending(const struct morsel_frames *frames, unsigned local,
  * be inside a call of this allocator meanwhile (the pool's gate); idle locals keep their
  * reservations. Dying in it is harmless: call it again. Returns the number of frames freed.
  */
-uint64_t morsel_frames_repair(struct morsel_frames *frames, unsigned first, unsigned count,
-			      bool (*referenced)(void *ctx, uint64_t frame), void *ctx);
+MORSEL_API uint64_t morsel_frames_repair(struct morsel_frames *frames, unsigned first,
+					 unsigned count,
+					 bool (*referenced)(void *ctx, uint64_t frame), void *ctx);
 
 /*
- * Returns the reservation of a local whose user is dead, or the caller's own. Others may run, but one
- * caller at a time returns the same local. -EBUSY if it has a pending record: repair first.
+ * Returns the reservation of a local whose user is dead, or the caller's own. Others may run, but
+ * one caller at a time returns the same local. -EBUSY if it has a pending record: repair first.
  */
-int morsel_frames_return_local(struct morsel_frames *frames, unsigned local);
+MORSEL_API int morsel_frames_return_local(struct morsel_frames *frames, unsigned local);
 
 /* ---- Looking --------------------------------------------------------------------------------- */
 
@@ -287,20 +300,25 @@ struct morsel_frames_stat {
 };
 
 /* From the counters: one load per 2 MiB, few more where it is reserved. Exact when nobody runs. */
-void morsel_frames_stat_fast(const struct morsel_frames *frames, struct morsel_frames_stat *stat);
+MORSEL_API void morsel_frames_stat_fast(const struct morsel_frames *frames,
+					struct morsel_frames_stat *stat);
 
 /* From the rows: eight loads more per 2 MiB. Exact when nobody runs, even if counters are not. */
-void morsel_frames_stat_exact(const struct morsel_frames *frames, struct morsel_frames_stat *stat);
+MORSEL_API void morsel_frames_stat_exact(const struct morsel_frames *frames,
+					 struct morsel_frames_stat *stat);
 
 /* True if every frame in [frame, frame + 2^order) is free (or allocated) at this moment. */
-bool morsel_frames_is_free(const struct morsel_frames *frames, uint64_t frame, unsigned order);
-bool morsel_frames_is_allocated(const struct morsel_frames *frames, uint64_t frame, unsigned order);
+MORSEL_API bool morsel_frames_is_free(const struct morsel_frames *frames, uint64_t frame,
+				      unsigned order);
+MORSEL_API bool morsel_frames_is_allocated(const struct morsel_frames *frames, uint64_t frame,
+					   unsigned order);
 
 /*
  * Checks every invariant; nobody else may run. 0, or -EINVAL and, if where is not NULL, a static
  * string that names the broken invariant, and the frame number of the place.
  */
-int morsel_frames_validate(const struct morsel_frames *frames, const char **what, uint64_t *where);
+MORSEL_API int morsel_frames_validate(const struct morsel_frames *frames, const char **what,
+				      uint64_t *where);
 
 #ifdef __cplusplus
 }
