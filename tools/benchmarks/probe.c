@@ -24,7 +24,7 @@
 
 extern char **environ;
 
-static bool transfer(int fd, void *at, size_t bytes, bool send_it)
+bool probe_transfer(int fd, void *at, size_t bytes, bool send_it)
 {
 	while (bytes) {
 		ssize_t n = send_it ? send(fd, at, bytes, MSG_NOSIGNAL) : recv(fd, at, bytes, 0);
@@ -77,7 +77,8 @@ static void count_memory(bool smaps, struct probe_result *result)
 
 static bool say_and_wait(char *step)
 {
-	return transfer(PROBE_SOCKET, step, 1, true) && transfer(PROBE_SOCKET, step, 1, false);
+	return probe_transfer(PROBE_SOCKET, step, 1, true) &&
+	       probe_transfer(PROBE_SOCKET, step, 1, false);
 }
 
 void probe_main(int argc, char **argv)
@@ -89,7 +90,7 @@ void probe_main(int argc, char **argv)
 
 	if (argc != 2 || strcmp(argv[1], PROBE_ARGUMENT))
 		return;
-	if (!transfer(PROBE_SOCKET, &request, sizeof(request), false))
+	if (!probe_transfer(PROBE_SOCKET, &request, sizeof(request), false))
 		_exit(1);
 	subject_enter(&subject, &request, PROBE_OBJECT, &result);
 	if (!say_and_wait(&step))
@@ -100,7 +101,7 @@ void probe_main(int argc, char **argv)
 			_exit(1);
 	}
 	subject_leave(&subject, &result);
-	if (!transfer(PROBE_SOCKET, &result, sizeof(result), true))
+	if (!probe_transfer(PROBE_SOCKET, &result, sizeof(result), true))
 		_exit(1);
 	_exit(0);
 }
@@ -145,7 +146,7 @@ int probe_start(struct probe *probe, const struct probe_request *request, int fd
 		return -1;
 	}
 	probe->socket = pair[0];
-	if (transfer(probe->socket, &copy, sizeof(copy), true))
+	if (probe_transfer(probe->socket, &copy, sizeof(copy), true))
 		return 0;
 	bench_say("a probe died at once");
 	close(probe->socket);
@@ -157,7 +158,7 @@ int probe_ready(struct probe *probe)
 {
 	char step;
 
-	if (transfer(probe->socket, &step, 1, false))
+	if (probe_transfer(probe->socket, &step, 1, false))
 		return 0;
 	bench_say("a probe died while measuring");
 	return -1;
@@ -167,7 +168,8 @@ int probe_count(struct probe *probe)
 {
 	char step = 'c';
 
-	if (transfer(probe->socket, &step, 1, true) && transfer(probe->socket, &step, 1, false))
+	if (probe_transfer(probe->socket, &step, 1, true) &&
+	    probe_transfer(probe->socket, &step, 1, false))
 		return 0;
 	bench_say("a probe died while counting its memory");
 	return -1;
@@ -176,8 +178,8 @@ int probe_count(struct probe *probe)
 int probe_end(struct probe *probe, struct probe_result *result)
 {
 	char step = 'e';
-	bool ok = transfer(probe->socket, &step, 1, true) &&
-		  transfer(probe->socket, result, sizeof(*result), false);
+	bool ok = probe_transfer(probe->socket, &step, 1, true) &&
+		  probe_transfer(probe->socket, result, sizeof(*result), false);
 	int status;
 
 	close(probe->socket);

@@ -10,6 +10,7 @@
 #define BENCH_PROBE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -71,6 +72,9 @@ int probe_start(struct probe *probe, const struct probe_request *request, int fd
 int probe_ready(struct probe *probe);
 int probe_count(struct probe *probe);
 int probe_end(struct probe *probe, struct probe_result *result);
+
+/* Sends or receives all bytes over a socket; false if the other end is gone. */
+bool probe_transfer(int fd, void *at, size_t bytes, bool send_it);
 
 /* All of it for one probe. */
 int probe_run(const struct probe_request *request, int fd, struct probe_result *result);

@@ -12,6 +12,7 @@
 #include "quickstart.h"
 
 #include "bench.h"
+#include "probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,26 +37,12 @@
 
 extern char **environ;
 
-static bool move(int fd, void *at, size_t bytes, bool out)
-{
-	while (bytes) {
-		ssize_t n = out ? send(fd, at, bytes, MSG_NOSIGNAL) : recv(fd, at, bytes, 0);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return false;
-		at = (char *)at + n;
-		bytes -= (size_t)n;
-	}
-	return true;
-}
-
 /* ---- one process ---- */
 
 static void answer(const void *at, uint64_t bytes)
 {
-	if (!move(SOCKET, &bytes, sizeof(bytes), true) || !move(SOCKET, (void *)at, bytes, true))
+	if (!probe_transfer(SOCKET, &bytes, sizeof(bytes), true) ||
+	    !probe_transfer(SOCKET, (void *)at, bytes, true))
 		_exit(1);
 }
 
@@ -125,7 +112,7 @@ static void serve(struct morsel *morsel, struct morsel_view *view)
 	char step;
 
 	answer("mapped", sizeof("mapped"));
-	while (move(SOCKET, &step, 1, false)) {
+	while (probe_transfer(SOCKET, &step, 1, false)) {
 		if (step == 'h')
 			answer_hashes(morsel, view);
 		else if (step == 'w')
@@ -207,7 +194,7 @@ static int end_all(struct process *process, unsigned started)
 
 static int tell(const struct process *process, char step)
 {
-	return move(process->socket, &step, 1, true) ? 0 : -1;
+	return probe_transfer(process->socket, &step, 1, true) ? 0 : -1;
 }
 
 /* The answer, with a zero byte added; NULL if the process is gone. The caller frees it. */
@@ -215,10 +202,10 @@ static char *hear(const struct process *process, uint64_t *bytes)
 {
 	char *at;
 
-	if (!move(process->socket, bytes, sizeof(*bytes), false))
+	if (!probe_transfer(process->socket, bytes, sizeof(*bytes), false))
 		return NULL;
 	at = malloc(*bytes + 1);
-	if (!at || !move(process->socket, at, *bytes, false)) {
+	if (!at || !probe_transfer(process->socket, at, *bytes, false)) {
 		free(at);
 		return NULL;
 	}
