@@ -26,12 +26,19 @@
 #define MRS_FORMAT_VERSION   1
 #define MRS_FORMAT_BYTE_ORDER 0x01020304u
 
+/*
+ * Set in a pool when it first holds what they name, and never cleared: a library that does not know
+ * the bit must not touch such a pool.
+ *   COHERENT  evicted pages, shared (copy-on-write) subtrees, properties of frames, quarantine
+ */
+#define MRS_FEATURE_INCOMPAT_COHERENT (1ull << 0)
+
 #define MRS_FEATURE_COMPAT_KNOWN    0ull
 #define MRS_FEATURE_RO_COMPAT_KNOWN 0ull
-#define MRS_FEATURE_INCOMPAT_KNOWN  0ull
+#define MRS_FEATURE_INCOMPAT_KNOWN  MRS_FEATURE_INCOMPAT_COHERENT
 
-/* How processes that are attached at once talk to each other; all must agree. */
-#define MRS_PROTOCOL_VERSION 1
+/* How processes that are attached at once talk to each other; all must agree. 2: mailboxes. */
+#define MRS_PROTOCOL_VERSION 2
 
 #define MRS_EXTENTS_MAX	      60
 #define MRS_SLOTS	      512
@@ -63,6 +70,40 @@ struct mrs_extent {
 	uint32_t node_plus_1; /* NUMA node plus 1, 0 no preference */
 	uint32_t flags;
 	uint64_t reserved[3];
+};
+
+/* Events, counted with relaxed atomics in mrs_state.count. New ones at the end. */
+enum mrs_counter {
+	MRS_COUNT_FAULTS,	   /* missing pages brought in at a touch */
+	MRS_COUNT_FAULTS_WRITE,	   /* protections lifted at a write */
+	MRS_COUNT_FAULTS_PEER,	   /* found resident: somebody else had been quicker */
+	MRS_COUNT_PAGES_IN,
+	MRS_COUNT_PAGES_OUT,	   /* evicted */
+	MRS_COUNT_PAGES_OUT_CLEAN, /* of them, without writing anything */
+	MRS_COUNT_PAGES_ZERO,	   /* of them, same-filled */
+	MRS_COUNT_READ_AHEAD,	   /* pages brought in before they were asked for */
+	MRS_COUNT_SHOOTDOWNS,	   /* rounds of invalidation across processes */
+	MRS_COUNT_SHOOTDOWN_NS,	   /* time in them */
+	MRS_COUNT_SHOOTDOWN_TIMEOUTS,
+	MRS_COUNT_RETARGET_ABORTS, /* given up before the first destructive step */
+	MRS_COUNT_PINNED,	   /* of them, because of a grant or pin */
+	MRS_COUNT_QUARANTINED,	   /* frames put in quarantine */
+	MRS_COUNT_QUARANTINE_FREED,
+	MRS_COUNT_POISONED,
+	MRS_COUNT_CLONES,
+	MRS_COUNT_COW_BREAKS,
+	MRS_COUNT_COW_TABLES,
+	MRS_COUNT_PROMOTIONS,
+	MRS_COUNT_PROMOTIONS_MOVED,
+	MRS_COUNT_SPLITS,
+	MRS_COUNT_PAGES_MOVED,
+	MRS_COUNT_HUGE_GAINED,
+	MRS_COUNT_SECOND_CHANCE, /* candidates spared because they were touched */
+	MRS_COUNT_OVER_BUDGET,	 /* faults that went over the budget because nothing could be evicted */
+	MRS_COUNT_ELECTIONS,
+	MRS_COUNT_ZEROED,
+	MRS_COUNT_SWAP_ERRORS,
+	MRS_COUNTERS = 64,
 };
 
 /* One frame. What never changes or changes rarely, under a checksum. */
@@ -113,7 +154,19 @@ struct mrs_state {
 	uint64_t cells_hint;	/* index of a cell that was freed lately */
 	uint64_t reap_again_ns;	/* no reaper closes the gate before this CLOCK_MONOTONIC time; a hint */
 	uint64_t gate_beat;	/* moved on by whoever has closed the gate and is at work */
-	uint64_t reserved[498];
+	uint64_t registry;	/* moved on after every change of a VIEW cell */
+	uint64_t pager;		/* 0 none; else slot + 1 of the elected pager, serial << 16 */
+	uint64_t pager_secret[2]; /* what a process shows the pager that it calls on */
+	uint64_t leaf_waiters;	/* threads that sleep for a leaf's lock: a hint whether to wake */
+	uint64_t budget_low;	/* frames: the evictor stops below, and begins above high; 0 default */
+	uint64_t budget_high;
+	uint64_t properties[8]; /* roots of the table of frame properties: pool/property.h */
+	uint64_t swap_table;	/* frame of the table of swap targets, 0 none: swap/swap.h */
+	uint64_t swap_words[7];
+	uint64_t evict_hand;	/* where the evictor's clock stands; a hint */
+	uint64_t zeroed;	/* frames zeroed beforehand and not used yet */
+	uint64_t count[MRS_COUNTERS]; /* events since creation, enum mrs_counter */
+	uint64_t reserved[498 - 25 - MRS_COUNTERS];
 };
 
 /*
@@ -142,8 +195,9 @@ enum mrs_intent_op {
 	MRS_INTENT_BACK,    /* arg[0] frame, arg[1] count: memory being reserved */
 	MRS_INTENT_SEGMENT, /* arg[0] segment being added to the cell array */
 	MRS_INTENT_GROW,    /* arg[0] extent being added */
-	MRS_INTENT_RETARGET, /* reserved: leaf, expected entry, destination (architecture, section 5) */
+	MRS_INTENT_RETARGET, /* leaves of one leaf table: see object/retarget.h */
 	MRS_INTENT_OTHER,   /* frames only: the allocator's pending record says it all */
+	MRS_INTENT_CLONE,   /* cell[0] source record, cell[1] dirent, cell[2] clone; undone unless linked */
 };
 
 struct mrs_intent {
@@ -155,7 +209,9 @@ struct mrs_intent {
 	uint64_t expected; /* RETARGET: the entry before */
 	uint64_t destination;
 	uint64_t putting;  /* frames being given back: first + 1 | order << 48, 0 none */
-	uint64_t reserved[3];
+	uint64_t serial;   /* of this transition in its slot; never 0 inside one */
+	uint64_t page;	   /* RETARGET: page of the first leaf */
+	uint64_t count;	   /* RETARGET: leaves */
 };
 _Static_assert(sizeof(struct mrs_intent) == 128, "frozen");
 
@@ -169,6 +225,32 @@ struct mrs_open {
 };
 #define MRS_OPEN_WRITABLE (1ull << 63)
 
+/*
+ * Mail: how a process asks others to act, and knows that they have. One request per intent stands in
+ * the asker's slot; its number goes into the inbox of everyone asked; each does as asked, then takes
+ * its own bit out of waiting. See view/mailbox.h.
+ */
+#define MRS_INBOX 16
+struct mrs_request {
+	uint32_t op;	  /* enum mrs_request_op */
+	int32_t result;	  /* 0, or the first negative errno that somebody answered */
+	uint64_t serial;  /* drawn anew for each request; an inbox word names its low 32 bits */
+	uint64_t record;  /* handle */
+	uint64_t first;	  /* pages [first, first + count) of the morsel */
+	uint64_t count;
+	uint64_t arg;
+	uint64_t waiting[MRS_SLOTS / 64]; /* bit per slot that has not answered */
+};
+struct mrs_mail {
+	uint64_t inbox[MRS_INBOX]; /* 0, or request index (slot * 4 + which) + 1 | serial << 32 */
+	uint32_t doorbell;	   /* futex: moved on after a word was put into inbox */
+	uint32_t answered;	   /* futex: moved on after a bit of one of our requests went */
+	uint32_t serving;	   /* 1 while the service thread runs */
+	uint32_t flags;
+	uint64_t nonce[2];	   /* what the pager must know to be believed */
+	struct mrs_request request[MRS_INTENTS_PER_SLOT];
+};
+
 /* One frame per slot. Written by its process; read by reapers and by morsel_info(). */
 struct mrs_slot {
 	uint32_t pid;	    /* for people only: another PID namespace sees another number */
@@ -178,10 +260,14 @@ struct mrs_slot {
 	uint64_t active;    /* transitions under way: what the gate waits for */
 	uint64_t reserving; /* frames of memory being reserved now, counted against the budget */
 	uint64_t open_more; /* cell with further open entries, 0 none */
-	uint64_t reserved[7];
+	uint64_t views;	    /* first VIEW cell, 0 none */
+	uint64_t pins;	    /* pins in use in all of them: a hint whether to look */
+	uint64_t reserved[5];
 	struct mrs_intent intent[MRS_INTENTS_PER_SLOT];
 	struct mrs_open open[MRS_OPEN_INLINE];
-	uint8_t tail[4096 - 128 - 128 * MRS_INTENTS_PER_SLOT - 16 * MRS_OPEN_INLINE];
+	struct mrs_mail mail;
+	uint8_t tail[4096 - 128 - 128 * MRS_INTENTS_PER_SLOT - 16 * MRS_OPEN_INLINE -
+		     sizeof(struct mrs_mail)];
 };
 _Static_assert(sizeof(struct mrs_super) == 4096, "one frame");
 _Static_assert(sizeof(struct mrs_state) <= 4096, "one frame");
@@ -191,6 +277,7 @@ _Static_assert(sizeof(struct mrs_slot) == 4096, "one frame");
 #define MRS_LOCK_SLOT  (1ull << 62)	     /* + slot index: held while attached */
 #define MRS_LOCK_SETUP ((1ull << 62) + 4096) /* held while a pool is created, grown or resized */
 #define MRS_LOCK_IMPORT ((1ull << 62) + 8192) /* + name hash % 4096: held while a name is imported */
+#define MRS_LOCK_PAGER	((1ull << 62) + 16384) /* held by the pager */
 
 /*
  * The 64-bit entry of the canonical page table.
@@ -217,6 +304,8 @@ enum mrs_entry_state {
 	MRS_ENTRY_MAPPED = 2,	/* frame is the page's */
 	MRS_ENTRY_EVICTED = 3,	/* frame is the page's number, its content is on the swap target */
 	MRS_ENTRY_POISONED = 4, /* content is lost: whoever touches it is told */
+	MRS_ENTRY_STALE = 5,	/* in a table that was replaced by a huge leaf and is kept for its split:
+				 * whoever finds this begins again at the root */
 };
 
 /*
@@ -233,6 +322,10 @@ enum mrs_cell_kind {
 	MRS_CELL_RECORD = 5,  /* a morsel */
 	MRS_CELL_OPEN = 6,    /* further open entries of a slot */
 	MRS_CELL_CLEARING = 7, /* on its way to FREE: being zeroed by the slot named in the header */
+	MRS_CELL_VIEW = 8,     /* a view, in the chain of its slot */
+	MRS_CELL_PIN = 9,      /* further pins of a view */
+	MRS_CELL_COHERENCE = 10, /* what an evictable or cloned morsel has beside its record */
+	MRS_CELL_QUARANTINE = 11, /* frames that somebody may still reach */
 };
 /*
  * Cell header word: bits 0-3 kind, bits 4-15 owner slot + 1 while CLAIMED or CLEARING, bits 32-62
@@ -263,6 +356,74 @@ struct mrs_cell_name {
 	char name[112];
 };
 
+/*
+ * Pages [first, end) that may not be evicted or moved. first_plus_1 is written last and cleared
+ * first; 0: unused.
+ */
+struct mrs_pin {
+	uint64_t first_plus_1;
+	uint64_t end;
+};
+
+enum mrs_view_flags {
+	MRS_VIEW_WRITABLE = 1,	 /* may write */
+	MRS_VIEW_POOLED = 2,	 /* address and frame are one: pages of it do not move */
+	MRS_VIEW_CPU = 4,	 /* a CPU mapping at address, registered with userfaultfd */
+	MRS_VIEW_BY_MAIL = 8,	 /* forgets when its process is asked: a device's translations */
+};
+
+/* One view, listed in its slot. Only its process writes; record is written last and cleared first. */
+struct mrs_cell_view {
+	uint64_t header;
+	uint64_t more;	  /* next VIEW cell of the slot */
+	uint64_t record;  /* handle, 0: the cell is unused, and stays in the chain */
+	uint64_t first;	  /* pages [first, first + pages) of the morsel */
+	uint64_t pages;
+	uint64_t address; /* of the first page in its process, if CPU */
+	uint64_t flags;	  /* enum mrs_view_flags */
+	uint64_t moves;	  /* the COHERENCE cell's moves that its mapping has followed */
+	uint64_t pin_more; /* first PIN cell */
+	struct mrs_pin pin[3];
+	uint64_t reserved;
+};
+
+struct mrs_cell_pin {
+	uint64_t header;
+	uint64_t more;
+	struct mrs_pin pin[7];
+};
+
+/* Hangs on mrs_cell_record.more. */
+struct mrs_cell_coherence {
+	uint64_t header;
+	uint64_t record;  /* whose it is */
+	uint64_t family;  /* id of the morsel that it and its relatives were cloned from, or its own:
+			   * relatives share frames only at the same page number */
+	uint64_t epoch;	  /* writable views published so far; all ones: never clean again */
+	uint64_t moves;	  /* how often a page came to another frame */
+	uint64_t frozen;  /* 0, or intent index + 1 of who clones: no protection is lifted meanwhile */
+	uint64_t depth;	  /* clones between this one and the first */
+	uint64_t advice;  /* enum morsel_advice of the whole, 0 normal */
+	uint64_t evicted; /* pages of it that are evicted; a hint */
+	uint64_t hand;	  /* the evictor's clock in it */
+	uint64_t reserved[6];
+};
+
+/* Frames [frame, frame + 2^order) go back when nobody in slots is left. */
+struct mrs_cell_quarantine {
+	uint64_t header;
+	uint64_t frame;	  /* | order << 48 */
+	uint64_t record;  /* handle of whose page they were */
+	uint64_t page;
+	uint64_t since_ns; /* CLOCK_MONOTONIC; for people */
+	uint64_t slots[MRS_SLOTS / 64]; /* bit per slot that may still reach them */
+	uint64_t reserved[3];
+};
+_Static_assert(sizeof(struct mrs_cell_view) == MRS_CELL_BYTES, "frozen");
+_Static_assert(sizeof(struct mrs_cell_pin) == MRS_CELL_BYTES, "frozen");
+_Static_assert(sizeof(struct mrs_cell_coherence) == MRS_CELL_BYTES, "frozen");
+_Static_assert(sizeof(struct mrs_cell_quarantine) == MRS_CELL_BYTES, "frozen");
+
 enum mrs_record_state {
 	MRS_RECORD_NEW = 0,	 /* being made: no name yet */
 	MRS_RECORD_LIVE = 1,	 /* has a name */
@@ -287,7 +448,7 @@ struct mrs_cell_record {
 	int64_t created_ns;
 	uint64_t format;   /* enum morsel_format | version << 32: grows at each resize */
 	uint64_t tensors;
-	uint64_t more;	   /* reserved: handle of an extension */
+	uint64_t more;	   /* handle of its COHERENCE cell, 0 none */
 	uint64_t reserved;
 };
 _Static_assert(sizeof(struct mrs_cell_dirent) == MRS_CELL_BYTES, "frozen");

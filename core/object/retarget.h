@@ -1,0 +1,126 @@
+/*
+ * Retarget: the one way in which a page comes to another place, or to none.
+ *
+ * A batch is up to 512 neighbouring leaves of one leaf table, locked by one transition. The protocol,
+ * its orderings and its argument stand at the top of retarget.c. Kinds of it:
+ *
+ *	evict	  MAPPED -> EVICTED: stop writers, save, punch
+ *	fill	  EVICTED -> MAPPED: load, UFFDIO_COPY
+ *	dirty	  MAPPED -> MAPPED | DIRTY, then the protection of one's own view is lifted
+ *	move	  MAPPED f -> MAPPED g: stop writers, copy, punch f, quarantine f
+ *	break	  shared -> private, at the first write after a clone (share.h)
+ *	split	  one leaf of 512 pages -> a table of 512 leaves; promote: the reverse
+ *
+ * Rules that every kind keeps:
+ *  - The intent is written before the first lock, and names table, first index, count, and record.
+ *  - Filling a page and lifting a protection happen under its leaf's lock, re-checked after it is
+ *    taken; DIRTY is set before the protection is lifted.
+ *  - Before the first destructive step it can be given up: mrs_retarget_abort().
+ *  - An unlock wakes whoever waits for the leaf.
+ */
+#ifndef MRS_OBJECT_RETARGET_H
+#define MRS_OBJECT_RETARGET_H
+
+#include "object/object.h"
+#include "table/table.h"
+
+enum mrs_retarget_kind {
+	MRS_RETARGET_EVICT = 1,
+	MRS_RETARGET_FILL,
+	MRS_RETARGET_DIRTY,
+	MRS_RETARGET_MOVE,
+	MRS_RETARGET_BREAK,
+	MRS_RETARGET_SPLIT,
+	MRS_RETARGET_PROMOTE,
+};
+
+/* mrs_intent.step of a RETARGET: how far it is. kind << 8 | one of these. */
+enum mrs_retarget_step {
+	MRS_RETARGET_LOCKING, /* some leaves are locked: undone */
+	MRS_RETARGET_COPIED,  /* the bytes are safe elsewhere: each leaf is judged by what is resident */
+	MRS_RETARGET_LINKED,  /* the new entries are in place: finished */
+};
+
+struct mrs_retarget {
+	struct morsel *morsel;
+	struct mrs_txn txn;
+	uint64_t *entries; /* of the leaf table, or the root's single entry */
+	uint64_t page;	   /* of leaf 0 of this batch */
+	unsigned level;	   /* of the leaves: 0 or 1 */
+	unsigned count;	   /* leaves in the batch: [0, count) */
+	uint64_t locked[8]; /* bit per leaf: ours */
+	uint64_t before[512]; /* the entry of each locked leaf, unlocked */
+};
+
+/*
+ * Begins: finds the leaves of [page, page + pages) that stand in the same leaf table as page, at most
+ * 512, and locks those for which want(ctx, entry) says yes. Locks held by others are not waited for.
+ * A morsel that is one run without a table gets its table first. Returns how many are locked, 0 if none
+ * (then nothing has begun and *next is still set); -errno. *next is the page after what was looked at.
+ */
+int mrs_retarget_begin(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_t page,
+		       uint64_t pages, bool (*want)(void *ctx, uint64_t page, uint64_t entry),
+		       void *ctx, struct mrs_retarget *batch, uint64_t *next);
+/* The same for one page whose lock is waited for; the entry is in before[0]. -ENOENT: a hole. */
+int mrs_retarget_one(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_t page,
+		     struct mrs_retarget *batch);
+/* Leaf i goes back as it was, unlocked. */
+void mrs_retarget_drop(struct mrs_retarget *batch, unsigned i);
+/* Leaf i becomes entry (without lock bits), unlocked, waiters woken. */
+void mrs_retarget_set(struct mrs_retarget *batch, unsigned i, uint64_t entry);
+/* All that are still locked go back as they were; ends the transition. */
+void mrs_retarget_abort(struct mrs_retarget *batch);
+/* All have been set or dropped; ends the transition. */
+void mrs_retarget_end(struct mrs_retarget *batch);
+static inline bool mrs_retarget_has(const struct mrs_retarget *batch, unsigned i)
+{
+	return batch->locked[i / 64] >> i % 64 & 1;
+}
+
+/* Waits until the entry's lock bits have changed from those in seen; reaps a dead owner. */
+void mrs_entry_wait(struct morsel_pool *pool, uint64_t *place, uint64_t seen);
+
+/* ---- what is built on it ---- */
+
+/* Is the morsel one whose pages may be evicted (its flag, and its pool's kind)? */
+bool mrs_morsel_is_evictable(const struct morsel *morsel);
+/* The COHERENCE cell, or NULL. */
+struct mrs_cell_coherence *mrs_morsel_coherence(const struct morsel *morsel);
+/* Makes it where it is missing, and sets the pool's feature bit. Takes the record's lock. */
+int mrs_morsel_make_coherent(struct morsel *morsel);
+
+/*
+ * In the pager: evicts what can be evicted of [page, page + pages); *evicted pages. -EBUSY names a pin
+ * that was in the way if nothing else was evicted, or where strict; -ENOSPC, -EIO of the swap targets.
+ */
+int mrs_evict_range(struct morsel *morsel, uint64_t page, uint64_t pages, bool strict,
+		    uint64_t *evicted);
+/* From any process: asks the pager, or is it. */
+int mrs_evict(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t *evicted);
+/* Asks the pager to have frames below the budget; waits at most ns. */
+int mrs_evict_make_room(struct morsel_pool *pool, uint64_t frames, int64_t ns);
+
+/* Where a process reaches pages by address: its own view of them. */
+struct mrs_window {
+	int fd;		  /* userfaultfd of this process */
+	uint64_t address; /* of page first */
+	uint64_t first;	  /* page of the morsel */
+	uint64_t pages;
+	bool writable;
+};
+
+enum mrs_fault_kind { MRS_FAULT_MISSING, MRS_FAULT_WRITE, MRS_FAULT_PROTECTED };
+/*
+ * Serves one fault at page of a view; async-signal-safe. 0 when the touch may be repeated (the waiters
+ * at the page are woken); -EIO if the page is poisoned; -ERANGE beyond the morsel's end.
+ */
+int mrs_fault(struct morsel *morsel, const struct mrs_window *window, uint64_t page,
+	      enum mrs_fault_kind kind);
+/*
+ * Makes pages resident through the window, in batches with several reads in flight; with write they
+ * become dirty and private (after a clone). The caller has pinned them, or does not mind.
+ */
+int mrs_fill_range(struct morsel *morsel, const struct mrs_window *window, uint64_t page,
+		   uint64_t pages, bool write);
+
+#endif

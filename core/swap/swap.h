@@ -1,0 +1,72 @@
+/*
+ * Swap targets: where the content of evicted pages is kept.
+ *
+ * A pool has up to MRS_SWAP_TARGETS of them, listed in a frame of the pool (state.swap_table), so
+ * that every attached process reaches them: a file or block device, or memory of the pool itself that
+ * holds pages compressed. A target is one table of operations; the rest of the core sees slots:
+ *
+ *	slot	0 none; else (target + 1) << 56 | what the target makes of the other 56 bits;
+ *		MRS_SWAP_ZERO is a page of zeros, which no target keeps. Pages filled with another
+ *		byte are MRS_SWAP_FILLED | the byte
+ *
+ * Slots are allocated by lock-free means in shared memory, so that any process may save while others
+ * load and free. A page's slot stays where its content stays the same: a clean page is evicted anew
+ * without writing. Content is checked by CRC-32C at every load.
+ *
+ * Threads: save and load of different slots may run at the same time in any process. Nothing here
+ * takes a leaf lock. mrs_swap_load_one() is async-signal-safe: no lock, no malloc.
+ */
+#ifndef MRS_SWAP_SWAP_H
+#define MRS_SWAP_SWAP_H
+
+#include "pool/pool.h"
+
+#define MRS_SWAP_TARGETS 16
+#define MRS_SWAP_FILLED	 (255ull << 56) /* | byte: a page of this byte */
+#define MRS_SWAP_ZERO	 MRS_SWAP_FILLED
+#define MRS_SWAP_BATCH	 512 /* pages that one call takes at most */
+
+struct mrs_swap; /* of one pool handle: descriptors, rings, buffers; made at the first use */
+
+/* The pool handle's; NULL in words if no target is there (-ENODEV is the cause) or it cannot be used. */
+struct mrs_swap *mrs_swap_of(struct morsel_pool *pool);
+void mrs_swap_close(struct morsel_pool *pool);
+
+/* One page to be saved or loaded. */
+struct mrs_swap_page {
+	uint64_t slot; /* save: out; load: in */
+	uint32_t crc;  /* CRC-32C of the 4096 bytes; save: out; load: in */
+	int32_t rc;    /* load: 0, -EIO (cannot be read), -EBADMSG (checksum) */
+};
+
+/*
+ * Writes count pages, at memory[i], to the first target by priority that has room; several requests
+ * are in flight where the target allows. The bytes must not change meanwhile. Each slot is named in
+ * the transition before it is taken (mrs_swap_repair() gives back what a death left). All or none:
+ * -ENOSPC in words (every target is full), -EIO in words (a target failed; it is marked so and the
+ * next is tried first), -ETIMEDOUT in words. The transition may be parked meanwhile.
+ */
+int mrs_swap_save(struct mrs_swap *swap, struct mrs_txn *txn, const void *const memory[],
+		  struct mrs_swap_page page[], unsigned count);
+/* Reads count pages into memory[i], several in flight; sets each rc; returns 0 or the first of them. */
+int mrs_swap_load(struct mrs_swap *swap, struct mrs_swap_page page[], void *const memory[],
+		  unsigned count);
+/* One page, in the faulting thread, also in a signal handler. No words are made. */
+int mrs_swap_load_one(struct mrs_swap *swap, struct mrs_swap_page *page, void *memory);
+/* Gives a slot back. Cannot fail. */
+void mrs_swap_free(struct mrs_swap *swap, uint64_t slot);
+
+/*
+ * Compressed memory takes frames of the pool: those in use, for the budget's account, and the walk
+ * for morsel_pool_check() and the reaper.
+ */
+void mrs_swap_owned(struct morsel_pool *pool,
+		    void (*owned)(void *ctx, uint64_t frame, uint64_t count, const char *by),
+		    void *ctx);
+/*
+ * Gate closed: frees every slot that nobody refers to, where is_used() tells of a slot; called after
+ * a death inside a save.
+ */
+void mrs_swap_repair(struct morsel_pool *pool, bool (*is_used)(void *ctx, uint64_t slot), void *ctx);
+
+#endif

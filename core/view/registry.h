@@ -1,0 +1,71 @@
+/*
+ * The registry: views of evictable and cloned morsels, of all processes, and what they pin.
+ *
+ * Each slot has a chain of VIEW cells (pool/format.h). Only the slot's own process writes them, under
+ * a lock of its own; everybody reads them. A chain only grows while its process lives: an unused cell
+ * is used again.
+ *
+ * How a new view and a retarget meet, and a new pin and a retarget (both the same way):
+ *  1 newcomer:  write the cell or pin; full fence; wait until no RETARGET or CLONE intent that was
+ *               there overlaps its pages (its serial has changed, or its op has).
+ *  2 retarget:  write the intent; lock the leaves; full fence; read the registry.
+ *  3 By the fences, either 1 sees the intent and waits for its end, or 2 sees the newcomer, or both.
+ *  4 A retarget that sees a pin gives the leaves up that it covers; one that sees a view treats it.
+ * state.registry moves on after every change of a VIEW cell: who has read it before may keep what he
+ * read while it stands still.
+ */
+#ifndef MRS_VIEW_REGISTRY_H
+#define MRS_VIEW_REGISTRY_H
+
+#include "pool/dir.h"
+#include "pool/pool.h"
+
+struct mrs_registered; /* process-private: one listed view and its pins */
+
+struct mrs_register {
+	uint64_t record;
+	uint64_t first; /* pages */
+	uint64_t pages;
+	uint64_t address;
+	uint64_t flags; /* enum mrs_view_flags */
+	void *owner;	/* struct morsel_view: found again by mrs_registry_each_own() */
+};
+
+/* Lists a view, as step 1 says; counts the morsel's epoch up if it is writable. -ENOSPC, -ENOMEM in words. */
+int mrs_registry_add(struct morsel_pool *pool, const struct mrs_register *view,
+		     struct mrs_registered **listed);
+void mrs_registry_remove(struct morsel_pool *pool, struct mrs_registered *listed);
+
+/* Pins pages [first, end) of the morsel: step 1. *pin is for unpin. -ENOSPC, -ENOMEM in words. */
+int mrs_registry_pin(struct morsel_pool *pool, struct mrs_registered *listed, uint64_t first,
+		     uint64_t end, struct mrs_pin **pin);
+void mrs_registry_unpin(struct morsel_pool *pool, struct mrs_registered *listed, struct mrs_pin *pin);
+
+/* Waits until no intent is under way that retargets or clones pages of the morsel: step 1's second half. */
+void mrs_registry_settle(struct morsel_pool *pool, uint64_t record, uint64_t first, uint64_t end);
+
+/* One view as others see it. */
+struct mrs_seen_view {
+	unsigned slot;
+	uint64_t generation; /* of the slot */
+	uint32_t pid;
+	uint64_t record, first, pages, address, flags, moves;
+};
+
+/*
+ * Calls fn for every view, of any process, whose morsel is of the family and which overlaps pages
+ * [first, end); a non-zero answer ends it and is returned.
+ */
+int mrs_registry_each(struct morsel_pool *pool, uint64_t family, uint64_t first, uint64_t end,
+		      int (*fn)(void *ctx, const struct mrs_seen_view *view), void *ctx);
+/* The first pin in [first, end) of any morsel of the family: true, and whose. */
+bool mrs_registry_pinned(struct morsel_pool *pool, uint64_t family, uint64_t first, uint64_t end,
+			 struct mrs_seen_view *by, struct mrs_pin *pin);
+/* This process's own views of a record (0: all), under the registry's lock; for the service thread. */
+int mrs_registry_each_own(struct morsel_pool *pool, uint64_t record,
+			  int (*fn)(void *ctx, const struct mrs_register *view), void *ctx);
+
+/* After a death, gate open or closed: the slot's cells and pins are free again. */
+void mrs_registry_drop_slot(struct morsel_pool *pool, unsigned slot);
+
+#endif
