@@ -71,6 +71,7 @@ static void give_intent(struct morsel_pool *pool, unsigned which)
 
 static int begin(struct morsel_pool *pool, enum mrs_intent_op op, bool patient, struct mrs_txn *txn)
 {
+	static uint64_t serial = 1; /* of all transitions of this process */
 	int rc = mrs_pool_usable(pool, true);
 	unsigned which;
 
@@ -91,6 +92,7 @@ static int begin(struct morsel_pool *pool, enum mrs_intent_op op, bool patient, 
 	thread.pool = pool;
 	/* Program order is enough for a reaper: it reads what a dead process has written. */
 	memset(txn->intent, 0, sizeof(*txn->intent));
+	txn->intent->serial = mrs_fetch_add(&serial, 1);
 	mrs_compiler_barrier();
 	mrs_store_release32(&txn->intent->op, op);
 	MRS_PROBE("pool.txn.begun");

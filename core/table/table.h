@@ -70,7 +70,19 @@ struct mrs_run {
 	uint64_t pages; /* 4 KiB pages */
 	uint64_t frame; /* first frame, or 0 for a hole */
 	unsigned order; /* of the largest leaf in it: 0, 9, 18 */
-	bool mapped;	/* false: a hole (nothing allocated) */
+	bool mapped;	/* false: a hole (nothing allocated); evicted and poisoned pages have frames too */
+	bool evicted;	/* some page of it was not resident when it was looked at */
+};
+
+/* One leaf, or hole, where it stands. */
+struct mrs_leaf {
+	uint64_t *place; /* the entry; NULL for the pages of a one-run root */
+	uint64_t entry;	 /* as it was read */
+	uint64_t page;	 /* first page that it covers */
+	unsigned level;	 /* 0: one page, 1: 512, 2: 2^18 */
+	uint64_t table;	 /* frame of the table it stands in; 0: the root */
+	unsigned index;
+	bool shared;	 /* an entry on the way, or this one, is SHARED */
 };
 
 /* Entry values: plain functions, tested without threads. */
@@ -135,6 +147,44 @@ int mrs_table_expand(struct mrs_table *table, void *txn);
  * linked, and clears the word. Idempotent; does nothing to a tree that was linked.
  */
 void mrs_table_discard(struct mrs_table *table, void *txn, uint64_t *building);
+
+/*
+ * The leaf or hole that covers page; -EINVAL damaged. What is found may change at once: whoever acts on
+ * it locks it by compare-and-swap from leaf->entry, and begins again where that fails or the entry is
+ * STALE.
+ */
+int mrs_table_leaf(struct mrs_table *table, uint64_t page, struct mrs_leaf *leaf);
+
+/* Lock bits of an entry: 0, or index of the transition + 1. */
+static inline uint64_t mrs_entry_lock(uint64_t entry)
+{
+	return (entry & MRS_ENTRY_LOCK_MASK) >> MRS_ENTRY_LOCK_SHIFT;
+}
+
+static inline uint64_t mrs_entry_locked(uint64_t entry, unsigned txn_index)
+{
+	return (entry & ~MRS_ENTRY_LOCK_MASK) | (uint64_t)(txn_index + 1) << MRS_ENTRY_LOCK_SHIFT;
+}
+
+static inline uint64_t mrs_entry_unlocked(uint64_t entry)
+{
+	return entry & ~MRS_ENTRY_LOCK_MASK;
+}
+
+/*
+ * The leaf, which the caller has locked (level 1 or 2), becomes a table of 512 leaves one level below
+ * with the same state, frames and marks, each locked as the leaf was. A deposited table
+ * (MRS_PROP_DEPOSIT) is used where deposit is not 0; else a frame is got: -ENOSPC, then nothing has
+ * changed. *entries is the new table.
+ */
+int mrs_table_split(struct mrs_table *table, void *txn, struct mrs_leaf *leaf, uint64_t deposit,
+		    uint64_t **entries);
+/*
+ * The reverse: 512 leaves below parent, all locked by the caller and on consecutive frames from an
+ * aligned one, become one leaf with the marks of all; the table's entries become STALE and its frame is
+ * *deposit, for the caller to keep. The new leaf is locked as they were.
+ */
+int mrs_table_join(struct mrs_table *table, struct mrs_leaf *parent, uint64_t *deposit);
 
 /*
  * The longest run that begins at page, seen up to limit pages: a hole or consecutive frames.
