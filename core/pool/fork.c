@@ -35,6 +35,7 @@ static void fork_parent(void)
 static void fork_child(void)
 {
 	for (struct morsel_pool *pool = handles.first; pool; pool = pool->next) {
+		mrs_parts_in_child(pool);
 		if (pool->lock_fd >= 0)
 			close(pool->lock_fd);
 		if (pool->fd >= 0)
@@ -54,6 +55,16 @@ static void fork_child(void)
 static void register_fork_handlers(void)
 {
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
+
+void mrs_fork_hold(void)
+{
+	pthread_mutex_lock(&handles.lock);
+}
+
+void mrs_fork_release(void)
+{
+	pthread_mutex_unlock(&handles.lock);
 }
 
 int mrs_handles_add(struct morsel_pool *pool)

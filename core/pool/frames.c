@@ -233,6 +233,11 @@ struct morsel_frames *mrs_pool_frames(struct morsel_pool *pool)
 	return &pool->frames;
 }
 
+unsigned mrs_pool_faults(struct morsel_pool *pool)
+{
+	return pool->faults;
+}
+
 void *mrs_pool_room(struct morsel_pool *pool)
 {
 	return pool->room;

@@ -46,6 +46,24 @@ int mrs_pool_lock_byte(struct morsel_pool *pool, uint64_t byte)
 	return fd;
 }
 
+int mrs_pool_try_lock_byte(struct morsel_pool *pool, uint64_t byte)
+{
+	int rc = mrs_pool_usable(pool, true), fd;
+
+	if (rc)
+		return rc;
+	fd = mrs_lock_fd_open(pool);
+	if (fd < 0)
+		return fd;
+	rc = lock_byte(fd, byte, F_OFD_SETLK);
+	if (!rc)
+		return fd;
+	mrs_pool_unlock_byte(fd);
+	return rc == -EAGAIN || rc == -EACCES
+		       ? -EAGAIN
+		       : mrs_fail_errno(rc, "cannot lock a byte of %s", pool->path);
+}
+
 int mrs_setup_lock(struct morsel_pool *pool)
 {
 	int64_t end = mrs_now_ns() + SETUP_TIMEOUT_NS;

@@ -58,6 +58,9 @@ struct morsel_pool {
 	struct mrs_headroom headroom;
 	struct morsel_pool *next; /* list of all handles, for fork */
 	uint64_t room[MRS_POOL_ROOM_BYTES / 8];
+	uint32_t faults;	   /* enum morsel_faults */
+	pthread_mutex_t part_lock; /* recursive: who makes a part; fork.c's and the rooms' own follow */
+	uint64_t part[MRS_PARTS];  /* struct mrs_part *, atomic */
 };
 
 /* ---- layout.c: geometry and superblocks ---- */
@@ -117,6 +120,14 @@ uint64_t *mrs_slot_word(struct morsel_pool *pool, unsigned slot);
 bool mrs_slot_lock(struct morsel_pool *pool, unsigned slot);
 void mrs_slot_unlock(struct morsel_pool *pool, unsigned slot);
 int mrs_slot_prepare(struct morsel_pool *pool, unsigned slot);
+
+/* ---- part.c ---- */
+
+void mrs_parts_init(struct morsel_pool *pool);
+/* The parts of the rooms above, the last first. */
+void mrs_parts_stop(struct morsel_pool *pool);
+/* In a child of fork. */
+void mrs_parts_in_child(struct morsel_pool *pool);
 
 /* ---- fork.c: what a child must let go of ---- */
 

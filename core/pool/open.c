@@ -34,6 +34,8 @@ static int read_opts(const struct morsel_pool_opts *from, struct morsel_pool_opt
 	if (opts->budget_bytes && opts->budget_bytes < MRS_PAGE_BYTES)
 		return mrs_fail(-EINVAL, "a budget of %llu bytes is less than a page",
 				(unsigned long long)opts->budget_bytes);
+	if (opts->faults > MORSEL_FAULTS_SIGBUS)
+		return mrs_fail(-EINVAL, "unknown way of faults %u", opts->faults);
 	if (!opts->bytes)
 		opts->bytes = opts->bytes_max ? mrs_min(MRS_DEFAULT_BYTES, opts->bytes_max)
 					      : MRS_DEFAULT_BYTES;
@@ -65,6 +67,8 @@ static struct morsel_pool *handle_new(const char *path, const struct morsel_pool
 	pthread_cond_init(&pool->txn_free, NULL);
 	pthread_mutex_init(&pool->reap_lock, NULL);
 	pthread_mutex_init(&pool->headroom.lock, NULL);
+	mrs_parts_init(pool);
+	pool->faults = opts->faults;
 	return pool;
 }
 
@@ -437,6 +441,7 @@ int morsel_pool_close(struct morsel_pool *pool)
 					"%s still has %llu open morsels or views of this "
 					"handle: close them first",
 					pool->path, (unsigned long long)holds);
+		mrs_parts_stop(pool);
 		if (!pool->read_only) {
 			mrs_reap_all(pool);
 			/* Nothing is open any more; what remains are the cells for many. */

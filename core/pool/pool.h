@@ -149,18 +149,61 @@ void mrs_pool_drop(struct morsel_pool *pool);
 #define MRS_POOL_ROOM_BYTES 512
 void *mrs_pool_room(struct morsel_pool *pool);
 
+/* ---- parts: what the rooms above keep for one handle (part.c) ---- */
+
+/*
+ * Each is made when it is first needed, at most once, and ended when the handle is closed, when no
+ * morsel or view of it is open any more: the last of this list first.
+ */
+enum mrs_pool_part_index {
+	MRS_PART_REGISTRY, /* view/registry.c */
+	MRS_PART_SWAP,	   /* swap/ */
+	MRS_PART_FAULTS,   /* view/uffd.c */
+	MRS_PART_PAGER,	   /* view/pager.c */
+	MRS_PART_SERVICE,  /* view/mailbox.c */
+	MRS_PARTS,
+};
+/* The head of a room's own struct. */
+struct mrs_part {
+	struct morsel_pool *pool;
+	/* Ends threads, closes, frees; cannot fail. The handle no longer names the part. */
+	void (*stop)(struct mrs_part *part);
+	/* May be NULL: in a child of fork, which has no threads of it: closes its descriptors. Only
+	 * async-signal-safe functions; nothing is freed. */
+	void (*in_child)(struct mrs_part *part);
+};
+/* NULL if it was not made yet. One load. */
+struct mrs_part *mrs_pool_part(struct morsel_pool *pool, enum mrs_pool_part_index which);
+/*
+ * The part, made by make() where it is missing; one thread of a handle at a
+ * time is in a make(), which sets *part on success and may make other parts. Errors are make()'s, or -ECHILD.
+ */
+int mrs_pool_part_make(struct morsel_pool *pool, enum mrs_pool_part_index which,
+		       int (*make)(struct morsel_pool *pool, struct mrs_part **part),
+		       struct mrs_part **part);
+/*
+ * No fork between the two: for opening a descriptor and noting it where in_child() finds it. Short, and
+ * nothing in between waits.
+ */
+void mrs_fork_hold(void);
+void mrs_fork_release(void);
+
 /*
  * One OFD lock of the file (MRS_LOCK_SETUP, MRS_LOCK_IMPORT + n), taken on a description of its own,
  * waiting; returns a descriptor for mrs_pool_unlock_byte(), or -errno. A death releases it, also one
  * that leaves a child of fork behind: a plain close() would not keep that promise.
  */
 int mrs_pool_lock_byte(struct morsel_pool *pool, uint64_t byte);
+/* Without waiting: -EAGAIN, without words, if somebody has it. */
+int mrs_pool_try_lock_byte(struct morsel_pool *pool, uint64_t byte);
 void mrs_pool_unlock_byte(int fd);
 
 /* 0; -ECHILD in words after fork; with write -EROFS in words on a read-only handle. */
 int mrs_pool_usable(struct morsel_pool *pool, bool write);
 /* Was the handle opened with MORSEL_POOL_NO_DUMP? */
 bool mrs_pool_is_no_dump(struct morsel_pool *pool);
+/* enum morsel_faults, as the handle was opened with. */
+unsigned mrs_pool_faults(struct morsel_pool *pool);
 
 /* ---- repair: what the rooms above know and the reaper needs ---- */
 

@@ -94,6 +94,14 @@ enum morsel_pool_kind {
 	MORSEL_POOL_FILE,
 };
 
+/*
+ * Who brings an evicted page back when this process touches it. <morsel/pager.h> says what each can do.
+ */
+enum morsel_faults {
+	MORSEL_FAULTS_THREAD = 0, /* a thread of the library */
+	MORSEL_FAULTS_SIGBUS = 1, /* the touching thread itself, in a handler of SIGBUS */
+};
+
 struct morsel_pool_opts {
 	size_t size;		 /* sizeof(struct morsel_pool_opts) */
 	uint32_t flags;		 /* enum morsel_pool_flags */
@@ -104,7 +112,7 @@ struct morsel_pool_opts {
 	uint32_t mode;		 /* create: file mode, default 0600 */
 	uint32_t gid_plus_1;	 /* create: group of the file plus 1; 0 leaves it */
 	uint32_t node_plus_1;	 /* create: NUMA node of the first extent plus 1; 0 no preference */
-	uint32_t reserved;
+	uint32_t faults;	 /* enum morsel_faults: who serves this handle's faults */
 };
 
 /*
