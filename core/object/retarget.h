@@ -95,10 +95,26 @@ int mrs_morsel_make_coherent(struct morsel *morsel);
  */
 int mrs_evict_range(struct morsel *morsel, uint64_t page, uint64_t pages, bool strict,
 		    uint64_t *evicted);
-/* From any process: asks the pager, or is it. */
+/* From any process: asks the pager, or is it. Outside any transition. */
 int mrs_evict(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t *evicted);
-/* Asks the pager to have frames below the budget; waits at most ns. */
+/*
+ * In a thread of the pager: what mail asks it for (MRS_REQUEST_EVICT, MRS_REQUEST_ROOM). The answer is
+ * the request's result; *arg is its arg. No words: the asker makes its own.
+ */
+int mrs_evict_serve(struct morsel_pool *pool, uint32_t op, uint64_t record, uint64_t first,
+		    uint64_t count, uint64_t *arg);
+/*
+ * Has the pager evict until frames more fit below the budget; waits at most ns, parked if the thread
+ * is inside a transition. Async-signal-safe; no leaf is locked by the caller. 0 if they fit now;
+ * -ENOSPC, without words, if not.
+ */
 int mrs_evict_make_room(struct morsel_pool *pool, uint64_t frames, int64_t ns);
+/*
+ * In a thread of the pager, outside any transition: one step of the automatic evictor. Answers after
+ * how many ns it wants to be called again; earlier when the futex word at the bell has moved on.
+ */
+int64_t mrs_evictor_tick(struct morsel_pool *pool);
+uint32_t *mrs_evictor_bell(struct morsel_pool *pool);
 
 /* Where a process reaches pages by address: its own view of them. */
 struct mrs_window {

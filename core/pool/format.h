@@ -166,7 +166,10 @@ struct mrs_state {
 	uint64_t evict_hand;	/* where the evictor's clock stands; a hint */
 	uint64_t zeroed;	/* frames zeroed beforehand and not used yet */
 	uint64_t count[MRS_COUNTERS]; /* events since creation, enum mrs_counter */
-	uint64_t reserved[498 - 25 - MRS_COUNTERS];
+	uint64_t room_wanted;	/* frames that somebody waits for below the budget; a hint */
+	uint32_t room_bell;	/* futex: moved on after room_wanted; the evictor sleeps on it */
+	uint32_t room_done;	/* futex: moved on when the evictor has done what it could */
+	uint64_t reserved[498 - 27 - MRS_COUNTERS];
 };
 
 /*
