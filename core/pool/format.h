@@ -43,7 +43,7 @@
 #define MRS_EXTENTS_MAX	      60
 #define MRS_SLOTS	      512
 #define MRS_INTENTS_PER_SLOT  4
-#define MRS_OPEN_INLINE	      160 /* open handles that a slot holds without a further cell */
+#define MRS_OPEN_INLINE	      156 /* open handles that a slot holds without a further cell */
 #define MRS_DIR_ROOT_WORDS    4096
 #define MRS_CELL_SEGMENTS_MAX 4096
 
@@ -169,7 +169,8 @@ struct mrs_state {
 	uint64_t room_wanted;	/* frames that somebody waits for below the budget; a hint */
 	uint32_t room_bell;	/* futex: moved on after room_wanted; the evictor sleeps on it */
 	uint32_t room_done;	/* futex: moved on when the evictor has done what it could */
-	uint64_t reserved[498 - 27 - MRS_COUNTERS];
+	uint64_t mail_serial;	/* source of serials for requests */
+	uint64_t reserved[498 - 28 - MRS_COUNTERS];
 };
 
 /*
@@ -231,23 +232,26 @@ struct mrs_open {
 /*
  * Mail: how a process asks others to act, and knows that they have. One request per intent stands in
  * the asker's slot; its number goes into the inbox of everyone asked; each does as asked, then takes
- * its own bit out of waiting. See view/mailbox.h.
+ * its own bit out of waiting. Every word that the asked write names the request's serial, so that who
+ * is late (he was stopped, or the asker's slot has another owner) changes nothing in a later request.
+ * See view/mailbox.h.
  */
 #define MRS_INBOX 16
 struct mrs_request {
 	uint32_t op;	  /* enum mrs_request_op */
-	int32_t result;	  /* 0, or the first negative errno that somebody answered */
-	uint64_t serial;  /* drawn anew for each request; an inbox word names its low 32 bits */
+	uint32_t serial;  /* drawn anew for each request, never 0 in one; 0 while it is written */
+	uint64_t outcome; /* serial << 32 | slot << 16 | errno of the first that refused; 0 none did */
+	uint64_t answer;  /* serial << 32 | what the asked found: bits, or a number */
 	uint64_t record;  /* handle */
 	uint64_t first;	  /* pages [first, first + count) of the morsel */
 	uint64_t count;
 	uint64_t arg;
-	uint64_t waiting[MRS_SLOTS / 64]; /* bit per slot that has not answered */
+	uint64_t waiting[MRS_SLOTS / 32]; /* serial << 32 | bit per slot that has not answered */
 };
 struct mrs_mail {
-	uint64_t inbox[MRS_INBOX]; /* 0, or request index (slot * 4 + which) + 1 | serial << 32 */
+	uint64_t inbox[MRS_INBOX]; /* 0, or index of the asker's intent + 1 | serial << 32 */
 	uint32_t doorbell;	   /* futex: moved on after a word was put into inbox */
-	uint32_t answered;	   /* futex: moved on after a bit of one of our requests went */
+	uint32_t answered;	   /* futex: moved on after the last bit of one of our requests went */
 	uint32_t serving;	   /* 1 while the service thread runs */
 	uint32_t flags;
 	uint64_t nonce[2];	   /* what the pager must know to be believed */
@@ -387,7 +391,7 @@ struct mrs_cell_view {
 	uint64_t moves;	  /* the COHERENCE cell's moves that its mapping has followed */
 	uint64_t pin_more; /* first PIN cell */
 	struct mrs_pin pin[3];
-	uint64_t reserved;
+	uint64_t version; /* moved on before and after each change: a reader compares */
 };
 
 struct mrs_cell_pin {

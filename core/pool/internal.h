@@ -154,9 +154,6 @@ bool mrs_gate_is_stuck(struct morsel_pool *pool);
 
 /* ---- txn.c ---- */
 
-/* This thread's transition steps aside: it touches nothing shared until it comes back. */
-bool mrs_txn_park(struct morsel_pool *pool);
-void mrs_txn_unpark(struct morsel_pool *pool, bool parked);
 /* True between the two on a thread that repairs: its gets do not reap, its reservations not park.
  */
 void mrs_txn_repairing(bool on);

@@ -49,6 +49,12 @@ void mrs_txn_end(struct mrs_txn *txn);
  * (Waiting for a word and reserving much memory do it by themselves.)
  */
 void mrs_txn_pause(struct mrs_txn *txn);
+/*
+ * This thread's transition of the pool, if there is one, steps aside while it waits for another
+ * process, and comes back: in between it touches nothing shared but what its intent names.
+ */
+bool mrs_txn_park(struct morsel_pool *pool);
+void mrs_txn_unpark(struct morsel_pool *pool, bool parked);
 
 /* ---- frames (frames.c): tracked gets and puts of the transition's allocator local ---- */
 
