@@ -17,7 +17,8 @@
 enum fmt_kind {
 	FMT_EMPTY, /* nothing there */
 	FMT_TABLE, /* fmt_frame() is a table of the level below */
-	FMT_LEAF,  /* fmt_frame() is the first of the leaf's frames */
+	FMT_LEAF,  /* fmt_frame() is the first of the leaf's frames, resident or not */
+	FMT_STALE, /* of a table that was replaced: begin again at the root */
 	FMT_BAD,   /* no entry that we make: mrs_entry_problem() says why */
 };
 
@@ -36,6 +37,8 @@ static inline enum fmt_kind fmt_kind(uint64_t entry, unsigned level)
 		return FMT_EMPTY;
 	case MRS_ENTRY_TABLE:
 		return FMT_TABLE;
+	case MRS_ENTRY_STALE:
+		return FMT_STALE;
 	default:
 		return FMT_LEAF;
 	}
@@ -56,26 +59,34 @@ static inline uint64_t fmt_leaf(unsigned level, uint64_t frame)
 	return mrs_entry_make(MRS_ENTRY_MAPPED, level, frame);
 }
 
-/* Piece number index of a leaf of this level, as a leaf one level below. */
+/* Piece number index of a leaf of this level, as a leaf one level below with its marks and lock. */
 static inline uint64_t fmt_piece(uint64_t leaf, unsigned level, unsigned index)
 {
 	uint64_t frame = fmt_frame(leaf) + ((uint64_t)index << FMT_BITS * (level - 1));
-	uint64_t marks = leaf & (MRS_ENTRY_DIRTY | MRS_ENTRY_SHARED);
+	uint64_t marks = leaf & FMT_MARKS;
 
 	return mrs_entry_make(mrs_entry_state(leaf), level - 1, frame) | marks;
 }
 
-/* Why a leaf's memory cannot be used as it is, or NULL. */
-static inline const char *fmt_unusable(uint64_t leaf)
+static inline uint64_t fmt_stale(void)
 {
-	switch (mrs_entry_state(leaf)) {
-	case MRS_ENTRY_MAPPED:
-		return NULL;
-	case MRS_ENTRY_POISONED:
-		return "its content is lost (poisoned)";
-	default:
-		return "its content is on a swap target, which this version does not read";
-	}
+	return mrs_entry_make(MRS_ENTRY_STALE, 0, 0);
+}
+
+/* Is there memory behind the leaf, as far as the table knows? */
+static inline bool fmt_is_resident(uint64_t leaf)
+{
+	return mrs_entry_state(leaf) == MRS_ENTRY_MAPPED;
+}
+
+static inline bool fmt_is_poisoned(uint64_t leaf)
+{
+	return mrs_entry_state(leaf) == MRS_ENTRY_POISONED;
+}
+
+static inline bool fmt_is_shared(uint64_t entry)
+{
+	return entry & MRS_ENTRY_SHARED;
 }
 
 #endif

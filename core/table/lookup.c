@@ -3,17 +3,20 @@
  *
  * A spot is where a page's entry was found: a leaf, or a hole as large as the entry (or all that
  * lies beyond the root's reach). A run is grown spot by spot. Readers take no lock: each entry is
- * loaded once and judged before it is used.
+ * loaded once and judged before it is used. Who meets a stale entry has come through a table that
+ * was replaced by one leaf meanwhile, and begins again at the root.
  */
 #include <errno.h>
 
 #include "table/radix.h"
 
 struct spot {
-	uint64_t page;	   /* first page that the entry covers */
-	uint64_t pages;	   /* how many */
-	uint64_t frame;	   /* first frame, 0 for a hole */
-	unsigned level;	   /* of the leaf */
+	uint64_t page;	/* first page that the entry covers */
+	uint64_t pages; /* how many */
+	uint64_t frame; /* first frame, 0 for a hole */
+	unsigned level; /* of the leaf */
+	bool away;	/* evicted or poisoned: no memory is behind it */
+	bool poisoned;
 	uint64_t *entries; /* the table it stands in, NULL beyond the root's reach */
 };
 
@@ -46,6 +49,9 @@ const char *mrs_entry_problem(uint64_t entry, unsigned level)
 		if (mrs_entry_frame(entry) & (radix_span(level) - 1))
 			return "a leaf's frame is not aligned to its size";
 		return mrs_entry_frame(entry) ? NULL : "a leaf in frame 0";
+	case MRS_ENTRY_STALE:
+		return entry & ~MRS_ENTRY_LOCK_MASK & ~fmt_stale() ? "a stale entry is not bare"
+								   : NULL;
 	default:
 		return "an unknown state";
 	}
@@ -55,21 +61,20 @@ const char *mrs_entry_problem(uint64_t entry, unsigned level)
 static int spot_take(const struct mrs_table *table, uint64_t entry, unsigned level,
 		     struct spot *spot)
 {
-	const char *why;
-
 	spot->level = level;
 	spot->frame = 0;
+	spot->away = spot->poisoned = false;
 	switch (fmt_kind(entry, level)) {
 	case FMT_EMPTY:
 		return 0;
+	case FMT_STALE:
+		return -ESTALE;
 	case FMT_LEAF:
-		why = fmt_unusable(entry);
-		if (why)
-			return mrs_fail(-EIO, "page %llu cannot be read: %s",
-					(unsigned long long)spot->page, why);
 		if (!radix_in_pool(table, fmt_frame(entry), radix_span(level)))
 			return radix_damaged(spot->page, "a leaf's frames are outside the pool");
 		spot->frame = fmt_frame(entry);
+		spot->away = !fmt_is_resident(entry);
+		spot->poisoned = fmt_is_poisoned(entry);
 		return 0;
 	default:
 		return radix_damaged(spot->page, mrs_entry_problem(entry, level));
@@ -102,13 +107,10 @@ static int spot_in_run(const struct mrs_table *table, uint64_t root, uint64_t pa
 		       struct spot *spot)
 {
 	uint64_t pages = mrs_load_relaxed(table->run_pages);
-	const char *why = fmt_unusable(root);
 
 	spot->entries = NULL;
 	spot->level = 0;
-	if (why)
-		return mrs_fail(-EIO, "page %llu cannot be read: %s", (unsigned long long)page,
-				why);
+	spot->away = spot->poisoned = false;
 	if (pages > RADIX_PAGES_MAX || (pages && !radix_in_pool(table, fmt_frame(root), pages)))
 		return radix_damaged(page, "the run is not inside the pool");
 	if (page < pages) {
@@ -123,7 +125,8 @@ static int spot_in_run(const struct mrs_table *table, uint64_t root, uint64_t pa
 	return 0;
 }
 
-static int spot_find(const struct mrs_table *table, uint64_t root, uint64_t page, struct spot *spot)
+static int spot_from_root(const struct mrs_table *table, uint64_t root, uint64_t page,
+			  struct spot *spot)
 {
 	unsigned level;
 	uint64_t *entries;
@@ -147,13 +150,28 @@ static int spot_find(const struct mrs_table *table, uint64_t root, uint64_t page
 	return spot_descend(table, entries, level, page, spot);
 }
 
+static int spot_find(const struct mrs_table *table, uint64_t root, uint64_t page, struct spot *spot)
+{
+	unsigned tries = 0;
+	int rc;
+
+	while ((rc = spot_from_root(table, root, page, spot)) == -ESTALE)
+		if (radix_is_hopeless(&tries))
+			return radix_damaged(page, RADIX_STALE);
+	return rc;
+}
+
 /* The spot after this one: mostly the next entry of the same table. */
 static int spot_next(const struct mrs_table *table, uint64_t root, struct spot *spot)
 {
 	uint64_t page = spot->page + spot->pages;
 
-	if (spot->entries && radix_index(page, spot->level))
-		return spot_descend(table, spot->entries, spot->level, page, spot);
+	if (spot->entries && radix_index(page, spot->level)) {
+		int rc = spot_descend(table, spot->entries, spot->level, page, spot);
+
+		if (rc != -ESTALE)
+			return rc;
+	}
 	return spot_find(table, root, page, spot);
 }
 
@@ -197,6 +215,9 @@ int mrs_table_lookup(struct mrs_table *table, uint64_t page, uint64_t limit, str
 
 		found.order =
 			mrs_max(found.order, spot_order(&spot, mrs_max(page, spot.page), spot_end));
+		if (spot.away)
+			found.away += spot_end - mrs_max(page, spot.page);
+		found.poisoned |= spot.poisoned;
 		found.pages = spot_end - page;
 		if (spot_end == end)
 			break;
@@ -207,6 +228,7 @@ int mrs_table_lookup(struct mrs_table *table, uint64_t page, uint64_t limit, str
 		    (found.mapped && spot.frame != found.frame + found.pages))
 			break;
 	}
+	found.evicted = found.away;
 	*run = found;
 	return 0;
 }

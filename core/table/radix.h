@@ -77,6 +77,17 @@ static inline bool radix_root_is_table(uint64_t root, unsigned *level)
 /* -EINVAL in words: what is wrong in a table that somebody damaged. */
 int radix_damaged(uint64_t page, const char *problem);
 
+/* Why a search that met only stale entries gives up: nobody leaves them linked for so long. */
+#define RADIX_STALE    "a table that was replaced is still linked"
+#define RADIX_RESTARTS 10000u
+
+/* Counts a restart at the root after a stale entry: true if it is time to give up. */
+static inline bool radix_is_hopeless(unsigned *tries)
+{
+	mrs_spin_hint();
+	return ++*tries > RADIX_RESTARTS;
+}
+
 /* The level of the largest leaf that may stand at page of a run of pages from frame. */
 static inline unsigned radix_leaf_level(uint64_t page, uint64_t pages, uint64_t frame)
 {

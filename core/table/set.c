@@ -106,7 +106,10 @@ static int root_reach(struct mrs_table *table, void *txn, uint64_t page, uint64_
 	}
 }
 
-/* Finds the place for the leaf, making tables down to it. *at is the level that was reached. */
+/*
+ * Finds the place for the leaf, making tables down to it. -ESTALE without words where a table was
+ * replaced meanwhile: begin again.
+ */
 static int find_place(struct mrs_table *table, void *txn, uint64_t page, unsigned leaf_level,
 		      uint64_t **place)
 {
@@ -136,6 +139,8 @@ static int find_place(struct mrs_table *table, void *txn, uint64_t page, unsigne
 		case FMT_LEAF:
 			return mrs_fail(-EEXIST, "page %llu is mapped already",
 					(unsigned long long)page);
+		case FMT_STALE:
+			return -ESTALE;
 		default:
 			return radix_damaged(page, mrs_entry_problem(entry, level));
 		}
@@ -202,6 +207,8 @@ static int put_leaf(struct mrs_table *table, uint64_t *place, unsigned level, ui
 		case FMT_LEAF:
 			return mrs_fail(-EEXIST, "page %llu is mapped already",
 					(unsigned long long)page);
+		case FMT_STALE:
+			return -ESTALE;
 		default:
 			return radix_damaged(page, mrs_entry_problem(entry, level));
 		}
@@ -222,12 +229,24 @@ static int check_place(uint64_t page, unsigned level)
 	return 0;
 }
 
+static int find_fresh_place(struct mrs_table *table, void *txn, uint64_t page, unsigned level,
+			    uint64_t **place)
+{
+	unsigned tries = 0;
+	int rc;
+
+	while ((rc = find_place(table, txn, page, level, place)) == -ESTALE)
+		if (radix_is_hopeless(&tries))
+			return radix_damaged(page, RADIX_STALE);
+	return rc;
+}
+
 int mrs_table_prepare(struct mrs_table *table, void *txn, uint64_t page, unsigned level)
 {
 	uint64_t *place;
 	int rc = check_place(page, level);
 
-	return rc ? rc : find_place(table, txn, page, level, &place);
+	return rc ? rc : find_fresh_place(table, txn, page, level, &place);
 }
 
 /* The leaf as one entry or not at all: where a table stands it is refused. */
@@ -243,6 +262,8 @@ static int put_whole(uint64_t *place, unsigned level, uint64_t page, uint64_t le
 	case FMT_LEAF:
 		return mrs_fail(-EEXIST, "page %llu is mapped already, or a table stands there",
 				(unsigned long long)page);
+	case FMT_STALE:
+		return -ESTALE;
 	default:
 		return radix_damaged(page, mrs_entry_problem(entry, level));
 	}
@@ -251,6 +272,7 @@ static int put_whole(uint64_t *place, unsigned level, uint64_t page, uint64_t le
 static int set_leaf(struct mrs_table *table, void *txn, uint64_t page, unsigned level,
 		    uint64_t frame, bool whole)
 {
+	unsigned tries = 0;
 	uint64_t *place;
 	int rc = check_place(page, level);
 
@@ -261,12 +283,16 @@ static int set_leaf(struct mrs_table *table, void *txn, uint64_t page, unsigned 
 				"frame %llu cannot be a leaf of %llu pages: it must be in the pool "
 				"and aligned to that size",
 				(unsigned long long)frame, (unsigned long long)radix_span(level));
-	rc = find_place(table, txn, page, level, &place);
-	if (rc)
-		return rc;
-	MRS_PROBE("table.set.place");
-	rc = whole ? put_whole(place, level, page, fmt_leaf(level, frame))
-		   : put_leaf(table, place, level, page, fmt_leaf(level, frame));
+	do {
+		rc = find_fresh_place(table, txn, page, level, &place);
+		if (rc)
+			return rc;
+		MRS_PROBE("table.set.place");
+		rc = whole ? put_whole(place, level, page, fmt_leaf(level, frame))
+			   : put_leaf(table, place, level, page, fmt_leaf(level, frame));
+	} while (rc == -ESTALE && !radix_is_hopeless(&tries));
+	if (rc == -ESTALE)
+		return radix_damaged(page, RADIX_STALE);
 	if (rc)
 		return rc;
 	MRS_PROBE("table.set.linked");

@@ -49,12 +49,23 @@ struct mrs_table_ops {
 	/* May be NULL: gives the memory behind a table back, before put_begin. The table is all
 	 * zero by then, so that without this the frame goes back zeroed, with its memory. */
 	void (*unback)(void *ctx, uint64_t frame);
+	/*
+	 * May be NULL, where no entry is ever SHARED. has_others: is the frame (a table's, or a
+	 * leaf's first) linked anywhere else? Once no, it stays no, as long as the caller has the
+	 * record. give_up: one link of it is gone; true if it was the last after all.
+	 * put_cancel: the frame of put_begin is not ours to put.
+	 */
+	bool (*has_others)(void *ctx, uint64_t frame);
+	bool (*give_up)(void *ctx, void *txn, uint64_t frame);
+	void (*put_cancel)(void *ctx, void *txn);
+	/* May be NULL, where no leaf is ever locked: waits until place is not entry any more. */
+	void (*wait)(void *ctx, uint64_t *place, uint64_t entry);
 	/* May be NULL: a word of the transition's intent that is 0 but while expand builds tables
 	 * that are not linked yet; without it a death in expand leaks them. See
 	 * mrs_table_discard(). */
 	uint64_t *(*building)(void *ctx, void *txn);
-	/* May be NULL: the first frame past the pool, for walks; without it at() is asked, which then
-	 * must say yes to every frame below. */
+	/* May be NULL: the first frame past the pool, for walks; without it at() is asked, which
+	 * then must say yes to every frame below. */
 	uint64_t (*frames_end)(void *ctx);
 };
 
@@ -70,8 +81,11 @@ struct mrs_run {
 	uint64_t pages; /* 4 KiB pages */
 	uint64_t frame; /* first frame, or 0 for a hole */
 	unsigned order; /* of the largest leaf in it: 0, 9, 18 */
-	bool mapped;	/* false: a hole (nothing allocated); evicted and poisoned pages have frames too */
+	bool mapped;	/* false: a hole (nothing allocated); evicted and poisoned pages have frames
+			   too */
 	bool evicted;	/* some page of it was not resident when it was looked at */
+	bool poisoned;	/* some page of it has lost its content */
+	uint64_t away;	/* how many pages of it were evicted or poisoned */
 };
 
 /* One leaf, or hole, where it stands. */
@@ -82,7 +96,7 @@ struct mrs_leaf {
 	unsigned level;	 /* 0: one page, 1: 512, 2: 2^18 */
 	uint64_t table;	 /* frame of the table it stands in; 0: the root */
 	unsigned index;
-	bool shared;	 /* an entry on the way, or this one, is SHARED */
+	bool shared; /* an entry on the way, or this one, is SHARED */
 };
 
 /* Entry values: plain functions, tested without threads. */
@@ -128,7 +142,8 @@ int mrs_table_set(struct mrs_table *table, void *txn, uint64_t page, unsigned le
 
 /*
  * The same for who is not alone with the range: never as smaller leafs, which somebody could see
- * and use before one of them is refused and the others are taken back. -EEXIST where a table stands.
+ * and use before one of them is refused and the others are taken back. -EEXIST where a table
+ * stands.
  */
 int mrs_table_set_whole(struct mrs_table *table, void *txn, uint64_t page, unsigned level,
 			uint64_t frame);
@@ -149,8 +164,9 @@ int mrs_table_expand(struct mrs_table *table, void *txn);
 void mrs_table_discard(struct mrs_table *table, void *txn, uint64_t *building);
 
 /*
- * The leaf or hole that covers page; -EINVAL damaged. What is found may change at once: whoever acts on
- * it locks it by compare-and-swap from leaf->entry, and begins again where that fails or the entry is
+ * The leaf or hole that covers page; -EINVAL damaged. In a one-run root, and beyond the root's
+ * reach, it is this one page, without a place. What is found may change at once: whoever acts on it
+ * locks it by compare-and-swap from leaf->entry, and begins again where that fails or the entry is
  * STALE.
  */
 int mrs_table_leaf(struct mrs_table *table, uint64_t page, struct mrs_leaf *leaf);
@@ -172,23 +188,26 @@ static inline uint64_t mrs_entry_unlocked(uint64_t entry)
 }
 
 /*
- * The leaf, which the caller has locked (level 1 or 2), becomes a table of 512 leaves one level below
- * with the same state, frames and marks, each locked as the leaf was. A deposited table
+ * The leaf, which the caller has locked (level 1 or 2), becomes a table of 512 leaves one level
+ * below with the same state, frames and marks, each locked as the leaf was. A deposited table
  * (MRS_PROP_DEPOSIT) is used where deposit is not 0; else a frame is got: -ENOSPC, then nothing has
- * changed. *entries is the new table.
+ * changed. *entries is the new table, and *leaf becomes its first entry.
  */
 int mrs_table_split(struct mrs_table *table, void *txn, struct mrs_leaf *leaf, uint64_t deposit,
 		    uint64_t **entries);
 /*
- * The reverse: 512 leaves below parent, all locked by the caller and on consecutive frames from an
- * aligned one, become one leaf with the marks of all; the table's entries become STALE and its frame is
- * *deposit, for the caller to keep. The new leaf is locked as they were.
+ * The reverse: 512 leaves below parent (its place, level, page and entry, which names the table),
+ * all locked by the caller and on consecutive frames from an aligned one, become one leaf. It is
+ * DIRTY if one of them is; in all else they must be alike: -EINVAL. -EAGAIN if the parent's entry
+ * has changed. The table's entries become STALE and its frame is *deposit; the caller has named it
+ * (intent, DEPOSIT property) before. The new leaf is locked as they were.
  */
 int mrs_table_join(struct mrs_table *table, struct mrs_leaf *parent, uint64_t *deposit);
 
 /*
- * The longest run that begins at page, seen up to limit pages: a hole or consecutive frames.
- * -EINVAL damaged; -EIO the content of the page is lost.
+ * The longest run that begins at page, seen up to limit pages: a hole or consecutive frames. Pages
+ * that are evicted or poisoned have their frames too: who wants memory looks at run->away.
+ * -EINVAL damaged.
  */
 int mrs_table_lookup(struct mrs_table *table, uint64_t page, uint64_t limit, struct mrs_run *run);
 
@@ -213,6 +232,16 @@ int mrs_table_trim(struct mrs_table *table, void *txn, uint64_t page,
  */
 int mrs_table_walk(struct mrs_table *table,
 		   int (*fn)(void *ctx, uint64_t frame, uint64_t count, bool is_table), void *ctx);
+
+/*
+ * Every entry in use, each table before what is below it; for a one-run root, the root alone (place
+ * is the root, level 0). fn answers 0 to go on, MRS_TABLE_SKIP not to enter this table, else the
+ * walk ends with its answer. Bounded and safe as mrs_table_walk().
+ */
+#define MRS_TABLE_SKIP INT32_MIN
+int mrs_table_each_entry(struct mrs_table *table,
+			 int (*fn)(void *ctx, const struct mrs_leaf *entry, bool is_table),
+			 void *ctx);
 
 /* Every invariant; findings in words; returns how many. */
 int mrs_table_validate(struct mrs_table *table, uint64_t pages,

@@ -5,6 +5,11 @@
  * becomes 0, put_end. A death before put_begin leaves the leaf to the next trim, a death after it
  * leaves a record that repair finishes; so trim may be called again from the beginning at any time.
  * Tables go in the same way after their last entry. What is damaged is cleared, not followed.
+ *
+ * What other owners have too (SHARED) is only unlinked. The entry goes before the count: else
+ * another owner, who then seems to be alone, could free what a death here leaves linked. Where it
+ * turns out at the count that the others have gone meanwhile, the entry comes back, for nobody else
+ * sees it: the record is locked, and nothing retargets the range.
  */
 #include <errno.h>
 
@@ -54,6 +59,26 @@ static void drop_leaf(const struct trim *t, uint64_t *place, unsigned level, uin
 	table->ops->put_end(table->ctx, t->txn);
 }
 
+/* A link to what others have too: true if it is gone, false if there are no others any more. */
+static bool unlink_shared(const struct trim *t, uint64_t *place, uint64_t entry, unsigned order)
+{
+	const struct mrs_table_ops *ops = t->table->ops;
+	uint64_t frame = fmt_frame(entry);
+	bool last;
+
+	if (!fmt_is_shared(entry) || !ops->has_others || !ops->has_others(t->table->ctx, frame))
+		return false;
+	ops->put_begin(t->table->ctx, t->txn, order, frame);
+	MRS_PROBE("table.trim.sharing");
+	clear_place(place);
+	MRS_PROBE("table.trim.unshared");
+	last = ops->give_up(t->table->ctx, t->txn, frame);
+	if (last)
+		mrs_store_release(place, entry);
+	ops->put_cancel(t->table->ctx, t->txn);
+	return !last;
+}
+
 static void drop_damaged(uint64_t *place, uint64_t page, const char *problem)
 {
 	mrs_log(MRS_LOG_WARN,
@@ -79,10 +104,13 @@ static void trim_level(const struct trim *t, uint64_t *entries, unsigned level, 
 			continue;
 		if (kind == FMT_LEAF &&
 		    radix_in_pool(t->table, fmt_frame(entry), radix_span(level))) {
-			if (page >= t->page)
+			if (page >= t->page &&
+			    !unlink_shared(t, &entries[i], entry, FMT_BITS * level))
 				drop_leaf(t, &entries[i], level, fmt_frame(entry));
 			continue;
 		}
+		if (kind == FMT_TABLE && page >= t->page && unlink_shared(t, &entries[i], entry, 0))
+			continue;
 		below = kind == FMT_TABLE ? radix_entries(t->table, fmt_frame(entry)) : NULL;
 		if (!below) {
 			drop_damaged(&entries[i], page, mrs_entry_problem(entry, level));
@@ -166,6 +194,10 @@ static int split_at(struct mrs_table *table, void *txn, uint64_t *entries, unsig
 		uint64_t entry = mrs_load_acquire(place);
 		int rc;
 
+		if (mrs_entry_lock(entry) && table->ops->wait) {
+			table->ops->wait(table->ctx, place, entry);
+			continue;
+		}
 		switch (fmt_kind(entry, level)) {
 		case FMT_LEAF:
 			rc = split_leaf(table, txn, place, entry, level);
@@ -198,6 +230,8 @@ int mrs_table_trim(struct mrs_table *table, void *txn, uint64_t page,
 		return 0;
 	if (radix_root_is_run(root))
 		return trim_run(&t, root);
+	if (!page && unlink_shared(&t, table->root, root, 0))
+		return 0;
 	entries = radix_root_is_table(root, &level) ? radix_entries(table, fmt_frame(root)) : NULL;
 	if (!entries) {
 		if (!page)

@@ -94,6 +94,9 @@ static int visit_table(struct visitor *v, uint64_t frame, unsigned level, uint64
 				rc = v->damage(v->ctx, page,
 					       "a leaf's frames are outside the pool");
 			break;
+		case FMT_STALE:
+			rc = v->damage(v->ctx, page, RADIX_STALE);
+			break;
 		default:
 			rc = v->damage(v->ctx, page, mrs_entry_problem(entry, level));
 		}
@@ -131,6 +134,106 @@ static int visit(struct visitor *v)
 	free(v->entered.bits);
 	return rc;
 }
+
+/* ---- every entry ---- */
+
+struct each_entry {
+	struct mrs_table *tree;
+	int (*fn)(void *ctx, const struct mrs_leaf *entry, bool is_table);
+	void *ctx;
+	struct frame_set entered;
+	bool damaged;
+};
+
+static int each_damaged(struct each_entry *each, uint64_t page, const char *problem)
+{
+	each->damaged = true;
+	radix_damaged(page, problem);
+	return 0;
+}
+
+static int each_in_table(struct each_entry *each, const struct mrs_leaf *table);
+
+/* What entry says, which stands in a table of its level. */
+static int each_one(struct each_entry *each, struct mrs_leaf *entry)
+{
+	uint64_t span = radix_span(entry->level);
+	int rc;
+
+	entry->entry = mrs_load_acquire(entry->place);
+	entry->shared |= fmt_is_shared(entry->entry);
+	switch (fmt_kind(entry->entry, entry->level)) {
+	case FMT_EMPTY:
+		return 0;
+	case FMT_LEAF:
+		if (!radix_in_pool(each->tree, fmt_frame(entry->entry), span))
+			return each_damaged(each, entry->page,
+					    "a leaf's frames are outside the pool");
+		return each->fn(each->ctx, entry, false);
+	case FMT_TABLE:
+		rc = each->fn(each->ctx, entry, true);
+		return rc ? rc : each_in_table(each, entry);
+	case FMT_STALE:
+		return each_damaged(each, entry->page, RADIX_STALE);
+	default:
+		return each_damaged(each, entry->page,
+				    mrs_entry_problem(entry->entry, entry->level));
+	}
+}
+
+static int each_in_table(struct each_entry *each, const struct mrs_leaf *table)
+{
+	uint64_t frame = fmt_frame(table->entry);
+	uint64_t *entries = radix_entries(each->tree, frame);
+	int rc = 0;
+
+	if (!entries)
+		return each_damaged(each, table->page, "a table is outside the pool");
+	if (!set_add(&each->entered, frame))
+		return each_damaged(each, table->page, "a table is used twice");
+	for (unsigned i = 0; i < RADIX_ENTRIES && !rc; i++) {
+		struct mrs_leaf entry = {
+			.place = &entries[i],
+			.page = table->page + i * radix_span(table->level - 1),
+			.level = table->level - 1,
+			.table = frame,
+			.index = i,
+			.shared = table->shared,
+		};
+
+		rc = each_one(each, &entry);
+		if (rc == MRS_TABLE_SKIP)
+			rc = 0;
+	}
+	return rc;
+}
+
+int mrs_table_each_entry(struct mrs_table *table,
+			 int (*fn)(void *ctx, const struct mrs_leaf *entry, bool is_table),
+			 void *ctx)
+{
+	struct each_entry each = {.tree = table, .fn = fn, .ctx = ctx};
+	struct mrs_leaf root = {.place = table->root, .entry = radix_root(table)};
+	int rc;
+
+	if (fmt_kind(root.entry, 0) == FMT_EMPTY)
+		return 0;
+	root.shared = fmt_is_shared(root.entry);
+	if (radix_root_is_run(root.entry))
+		return fn(ctx, &root, false);
+	if (!radix_root_is_table(root.entry, &root.level))
+		return radix_damaged(0, "the root entry is none");
+	root.level++;
+	rc = set_make(table, &each.entered);
+	if (rc)
+		return rc;
+	rc = fn(ctx, &root, true);
+	rc = rc ? rc : each_in_table(&each, &root);
+	free(each.entered.bits);
+	return rc == MRS_TABLE_SKIP ? 0 : rc ? rc : each.damaged ? -EINVAL : 0;
+}
+
+/* ---- every frame ---- */
 
 struct walk {
 	int (*fn)(void *ctx, uint64_t frame, uint64_t count, bool is_table);

@@ -251,6 +251,7 @@ static void test_unusable(void **state)
 {
 	struct hostile h = {.random = 1};
 	struct mrs_run run;
+	struct mrs_leaf leaf;
 
 	h.frames = calloc(FRAMES, sizeof(*h.frames));
 	assert_non_null(h.frames);
@@ -258,13 +259,25 @@ static void test_unusable(void **state)
 		.ops = &hostile_ops, .ctx = &h, .root = &h.root, .run_pages = &h.run_pages};
 	h.root = mrs_entry_make(MRS_ENTRY_TABLE, 0, 1);
 	h.frames[1][3] = mrs_entry_make(MRS_ENTRY_POISONED, 0, 5);
-	h.frames[1][4] = mrs_entry_make(MRS_ENTRY_EVICTED, 0, 5);
+	h.frames[1][4] = mrs_entry_make(MRS_ENTRY_EVICTED, 0, 6);
 	h.frames[1][5] = mrs_entry_make(MRS_ENTRY_MAPPED, 0, FRAMES);
+	h.frames[1][6] = mrs_entry_make(MRS_ENTRY_STALE, 0, 0);
 	assert_int_equal(mrs_table_lookup(&h.table, 0, 100, &run), 0);
 	assert_int_equal(run.pages, 3);
-	assert_int_equal(mrs_table_lookup(&h.table, 3, 100, &run), -EIO);
-	assert_int_equal(mrs_table_lookup(&h.table, 4, 100, &run), -EIO);
+	/* Without memory, but in their places: a run of two that says so. */
+	assert_int_equal(mrs_table_lookup(&h.table, 3, 100, &run), 0);
+	assert_true(run.mapped && run.evicted && run.poisoned);
+	assert_int_equal(run.pages, 2);
+	assert_int_equal(run.away, 2);
+	assert_int_equal(mrs_table_lookup(&h.table, 4, 100, &run), 0);
+	assert_true(run.evicted && !run.poisoned);
+	assert_int_equal(run.frame, 6);
 	assert_int_equal(mrs_table_lookup(&h.table, 5, 100, &run), -EINVAL);
+	/* A stale entry that stays linked is damage, not a search without end. */
+	assert_int_equal(mrs_table_lookup(&h.table, 6, 100, &run), -EINVAL);
+	assert_int_equal(mrs_table_leaf(&h.table, 6, &leaf), -EINVAL);
+	assert_int_equal(mrs_table_leaf(&h.table, 4, &leaf), 0);
+	assert_int_equal(leaf.entry, h.frames[1][4]);
 	free(h.frames);
 }
 
