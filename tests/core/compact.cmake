@@ -1,0 +1,1 @@
+morsel_test(NAME core_compact_plan SOURCES compact_plan_test.c LABELS unit)
