@@ -125,7 +125,12 @@ struct mrs_window {
 	bool writable;
 };
 
-enum mrs_fault_kind { MRS_FAULT_MISSING, MRS_FAULT_WRITE, MRS_FAULT_PROTECTED };
+enum mrs_fault_kind {
+	MRS_FAULT_MISSING,
+	MRS_FAULT_WRITE,
+	MRS_FAULT_PROTECTED,
+	MRS_FAULT_TRY = 4, /* with one of them: -EAGAIN where the leaf is locked, instead of waiting */
+};
 /*
  * Serves one fault at page of a view; async-signal-safe. 0 when the touch may be repeated (the waiters
  * at the page are woken); -EIO if the page is poisoned; -ERANGE beyond the morsel's end.

@@ -34,8 +34,9 @@ int mrs_pager_protect(struct morsel_pool *pool, uint64_t family, uint64_t first,
 /* ---- in any process, for its own views ---- */
 
 /*
- * Registers [address, address + bytes) (missing and write-protect) before its first touch; the fault
- * thread answers for it from then on. -EOPNOTSUPP in words where the kernel has no userfaultfd for
+ * Registers [address, address + bytes) (missing and write-protect) before its first touch; whoever serves
+ * this handle's faults answers for it from then on, and finds the view by mrs_region_add() (regions.h),
+ * which comes first. A part that is mapped anew is registered anew; the region stays. -EOPNOTSUPP in words where the kernel has no userfaultfd for
  * this, or forbids it.
  */
 int mrs_uffd_register(struct morsel_pool *pool, void *address, uint64_t bytes);
@@ -43,7 +44,14 @@ void mrs_uffd_unregister(struct morsel_pool *pool, void *address, uint64_t bytes
 /* The descriptor; -1 if there is none yet. */
 int mrs_uffd_fd(struct morsel_pool *pool);
 
-/* Ioctls on it, in one place: 0 or -errno without words. wake is done where the call does not do it. */
+/* -EOPNOTSUPP in words where this pool's kind of memory has no userfaultfd. */
+int mrs_uffd_kind_check(struct morsel_pool *pool);
+
+/*
+ * Ioctls on it, in one place: 0 or -errno without words; async-signal-safe. Copying wakes those who wait
+ * at a page, lifting a protection too, and poison. Of several pages those that are resident already are
+ * kept, and their waiters woken; -EEXIST: all of them were.
+ */
 int mrs_uffd_copy(int fd, void *to, const void *from, uint64_t bytes, bool protect);
 int mrs_uffd_protect(int fd, uint64_t address, uint64_t bytes, bool on);
 int mrs_uffd_wake(int fd, uint64_t address, uint64_t bytes);

@@ -377,4 +377,6 @@ MORSEL_API void morsel_release(struct morsel_grant *grant);
 }
 #endif
 
+#include <morsel/pager.h>
+
 #endif
