@@ -142,4 +142,58 @@ static inline bool mrs_cas_second(uint64_t *p, uint64_t first, uint64_t second, 
 #endif
 }
 
+/*
+ * Both words at once: *p is what they were together at one instant. Acquire. x86-64 processors with
+ * AVX read 16 aligned bytes at once; others read until twice the same is seen, and could be fooled by
+ * two changes there and back in between. Works on memory that may only be read.
+ */
+static inline void mrs_load_pair(const uint64_t *p, uint64_t value[2])
+{
+	uint64_t again[2];
+
+	MRS_EXPLORE_POINT(p);
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx")) {
+		__extension__ typedef long long words __attribute__((vector_size(16)));
+		words both;
+
+		__asm__ volatile("movdqa %1, %0"
+				 : "=x"(both)
+				 : "m"(*(const mrs_word_pair *)p)
+				 : "memory");
+		value[0] = (uint64_t)both[0];
+		value[1] = (uint64_t)both[1];
+		return;
+	}
+#endif
+	do {
+		value[0] = __atomic_load_n(&p[0], __ATOMIC_ACQUIRE);
+		value[1] = __atomic_load_n(&p[1], __ATOMIC_ACQUIRE);
+		again[0] = __atomic_load_n(&p[0], __ATOMIC_ACQUIRE);
+		again[1] = __atomic_load_n(&p[1], __ATOMIC_ACQUIRE);
+	} while (again[0] != value[0] || again[1] != value[1]);
+}
+
+/* Both words at once: true if they were from, and are now to. */
+static inline bool mrs_cas_pair(uint64_t *p, const uint64_t from[2], const uint64_t to[2])
+{
+	MRS_EXPLORE_POINT(p);
+#if defined(__x86_64__)
+	uint64_t low = from[0], high = from[1];
+	bool done;
+
+	__asm__ volatile("lock cmpxchg16b %1"
+			 : "=@ccz"(done), "+m"(*(mrs_word_pair *)p), "+a"(low), "+d"(high)
+			 : "b"(to[0]), "c"(to[1])
+			 : "memory");
+	return done;
+#else
+	mrs_word_pair before, after;
+
+	__builtin_memcpy(&before, from, sizeof(before));
+	__builtin_memcpy(&after, to, sizeof(after));
+	return __sync_bool_compare_and_swap((mrs_word_pair *)p, before, after);
+#endif
+}
+
 #endif

@@ -129,10 +129,10 @@ static int check_space(struct morsel_pool *pool, uint64_t bytes)
 	return bytes > (uint64_t)fs.f_bavail * fs.f_frsize ? no_space(pool, bytes) : 0;
 }
 
-static int check_all(struct morsel_pool *pool, uint64_t frames)
+static int check_all(struct morsel_pool *pool, uint64_t frames, unsigned flags)
 {
 	uint64_t bytes = frames * MRS_PAGE_BYTES;
-	int rc = check_budget(pool, frames);
+	int rc = flags & MRS_BACK_OVER_BUDGET ? 0 : check_budget(pool, frames);
 
 	if (!rc)
 		rc = check_space(pool, bytes);
@@ -317,20 +317,20 @@ static int back_range(struct morsel_pool *pool, uint64_t frame, uint64_t count, 
 }
 
 /* Claims against the budget in our slot, so that others count it. */
-static int claim(struct morsel_pool *pool, uint64_t frame, uint64_t *count)
+static int claim(struct morsel_pool *pool, uint64_t frame, uint64_t *count, unsigned flags)
 {
 	uint64_t *reserving = &mrs_pool_slot(pool, pool->slot)->reserving, missing;
 	int rc;
 
 	mrs_fetch_add(reserving, *count);
-	rc = check_all(pool, *count);
+	rc = check_all(pool, *count, flags);
 	if (!rc)
 		return 0;
 	/* Much of it may be there already: ask precisely before refusing. */
 	missing = frames_without_content(pool, frame, *count);
 	mrs_fetch_sub(reserving, *count - missing);
 	if (missing < *count)
-		rc = missing ? check_all(pool, missing) : 0;
+		rc = missing ? check_all(pool, missing, flags) : 0;
 	*count = missing;
 	if (rc)
 		mrs_fetch_sub(reserving, missing);
@@ -352,7 +352,7 @@ int mrs_pool_back(struct mrs_txn *txn, uint64_t frame, uint64_t count, unsigned 
 	count = mrs_round_up(frame + count, block) - mrs_round_down(frame, block);
 	frame = mrs_round_down(frame, block);
 	claimed = count;
-	rc = claim(pool, frame, &claimed);
+	rc = claim(pool, frame, &claimed, flags);
 	if (rc)
 		return rc;
 	MRS_PROBE("pool.back.claimed");

@@ -15,6 +15,7 @@
 #include "base/atomic.h"
 #include "object/object.h"
 #include "pool/internal.h"
+#include "pool/property.h"
 
 #define REAPERS_NS 5000000000ll
 
@@ -170,6 +171,8 @@ static void check_content(struct check *check)
 	check_allocator(check);
 	mrs_dir_validate(mrs_pool_cells(pool), finding, check);
 	owned(check, 0, pool->super.frame_data, "the pool's metadata");
+	mrs_prop_owned(pool, owned, check);
+	check->findings += mrs_prop_validate(pool, check->report, check->ctx);
 	mrs_object_repair.walk(pool, owned, finding, check);
 	check_unowned(check, online_end(check));
 }

@@ -88,6 +88,8 @@ int mrs_txn_get_meta(struct mrs_txn *txn, unsigned order, uint64_t *frame);
 
 enum mrs_back_flags {
 	MRS_BACK_HUGE = 1, /* with huge folios where the range has whole 2 MiB and the kernel can */
+	/* Counts against the budget and is not refused for it: metadata that evicting itself needs. */
+	MRS_BACK_OVER_BUDGET = 2,
 };
 
 /*
@@ -128,6 +130,10 @@ struct morsel_frames *mrs_pool_frames(struct morsel_pool *pool);
 
 /* ---- liveness (slot.c) ---- */
 
+/* Repairs what dead processes were in the middle of; from inside or outside a transition. */
+void mrs_reap_repair(struct morsel_pool *pool);
+/* Who is attached: changes when the slot's process detaches, dies and is reaped, or another attaches. */
+uint64_t mrs_pool_slot_generation(struct morsel_pool *pool, unsigned slot);
 bool mrs_pool_slot_is_alive(struct morsel_pool *pool, unsigned slot);
 /*
  * After -ENOSPC, outside any transition: cleans up after dead processes. True if there was one, so

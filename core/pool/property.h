@@ -2,12 +2,13 @@
  * Properties of frames: what is known of a few frames and would be waste to store for all.
  *
  * A lock-free hash table in the pool, keyed by frame and kind; a frame without a property costs
- * nothing. A value is two words. It grows while it is used, and only inside transitions.
+ * nothing, but a frame beside one that has it shares its cache line (prop_lines.h). A value is two
+ * words of which the first is not 0; a SHARES count is one, at most 2^31 - 1. Readers go on while the
+ * table grows; changes wait for it, as they do for a repair.
  *
  * Who may change: SHARES by mrs_prop_add() from any transition; every other kind only by who has the
  * leaf of the frame locked (or the record, for what is not linked yet). Anybody may read at any time.
- * Death: an interrupted set, clear or add has happened or not; a cell of the table that was claimed
- * and not filled is taken back by the next who meets it, or by mrs_prop_repair().
+ * Death: an interrupted set, clear or add has happened or not.
  */
 #ifndef MRS_POOL_PROPERTY_H
 #define MRS_POOL_PROPERTY_H
@@ -15,7 +16,7 @@
 #include "pool/pool.h"
 
 enum mrs_prop_kind {
-	MRS_PROP_SHARES = 1, /* value: references beyond the first, of a data or table frame */
+	MRS_PROP_SHARES = 1, /* value: references beyond the first, of a data or table frame; no aux */
 	MRS_PROP_SWAP = 2,   /* value: slot (swap/swap.h); aux: epoch << 32 | CRC-32C of the page */
 	MRS_PROP_DEPOSIT = 3, /* value: the table frame kept for the split of the huge leaf here */
 };
@@ -40,6 +41,13 @@ bool mrs_prop_clear(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_kind kind
  */
 int mrs_prop_add(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_kind kind, int64_t delta,
 		 uint64_t *now);
+
+/*
+ * Makes room for so many properties of neighbouring frames to come. For who will set them while an
+ * allocation of its transition is pending, or frames are being put: the table cannot grow then. -ENOSPC
+ * in words; it may park the transition, as set and add may where the frame had no property.
+ */
+int mrs_prop_reserve(struct mrs_txn *txn, unsigned count);
 
 /* Every property; a non-zero answer ends the walk and is returned. Gate closed, or only for looking. */
 int mrs_prop_each(struct morsel_pool *pool,

@@ -18,6 +18,7 @@
 #include "base/probe.h"
 #include "object/object.h"
 #include "pool/internal.h"
+#include "pool/property.h"
 
 #define AGAIN_NS 5000000000ll
 
@@ -57,6 +58,28 @@ bool mrs_reap_is_named(struct morsel_pool *pool, uint64_t frame, uint64_t count,
 }
 
 /* ---- step 2: frames ---- */
+
+/* Of this room itself, and then of the rooms above. */
+struct overlap {
+	uint64_t frame, count;
+	bool found;
+};
+
+static void own_overlaps(void *ctx, uint64_t frame, uint64_t count, const char *by)
+{
+	struct overlap *overlap = ctx;
+
+	(void)by;
+	overlap->found |= overlaps(frame, count, overlap->frame, overlap->count);
+}
+
+static bool referenced(struct morsel_pool *pool, uint64_t frame, uint64_t count)
+{
+	struct overlap overlap = {.frame = frame, .count = count};
+
+	mrs_prop_owned(pool, own_overlaps, &overlap);
+	return overlap.found || mrs_object_repair.referenced(pool, frame, count);
+}
 
 /*
  * The pending records of a dead slot, and what the object room said about their blocks: asking
@@ -124,13 +147,13 @@ static bool is_referenced(void *ctx, uint64_t frame)
 
 	mrs_gate_beat(asker->pool);
 	if (!range)
-		return mrs_object_repair.referenced(asker->pool, frame, 1);
+		return referenced(asker->pool, frame, 1);
 	block = (frame - range->frame) >> range->step;
 	if (!range->answer[block]) {
 		uint64_t first = range->frame + (block << range->step);
 
 		range->answer[block] =
-			1 + mrs_object_repair.referenced(asker->pool, first, 1ull << range->step);
+			1 + referenced(asker->pool, first, 1ull << range->step);
 	}
 	return range->answer[block] == 2;
 }
@@ -182,7 +205,7 @@ static void repair_putting(struct morsel_pool *pool, unsigned slot, unsigned whi
 		return;
 	if (order <= MORSEL_FRAMES_MAX_ORDER && mrs_pool_at(pool, frame, 1ull << order) &&
 	    morsel_frames_is_allocated(&pool->frames, frame, order) &&
-	    !mrs_object_repair.referenced(pool, frame, 1ull << order) &&
+	    !referenced(pool, frame, 1ull << order) &&
 	    !mrs_reap_is_named(pool, frame, 1ull << order, slot)) {
 		mrs_pool_unback(pool, frame, 1ull << order);
 		morsel_frames_put(&pool->frames, slot * MRS_INTENTS_PER_SLOT + which, frame, order,
@@ -329,6 +352,7 @@ static int collect_and_repair(struct morsel_pool *pool, struct pass *pass, bool 
 			  rc ? (uint64_t)mrs_now_ns() + AGAIN_NS : 0);
 	if (rc)
 		return rc;
+	mrs_prop_repair(pool);
 	for (unsigned i = 0; i < pass->count; i++)
 		if (!is_repaired(pool, pass->slot[i]))
 			repair_slot(pool, pass->slot[i]);
@@ -419,6 +443,7 @@ int mrs_reap_own(struct morsel_pool *pool, unsigned slot)
 	pthread_mutex_lock(&pool->reap_lock);
 	rc = mrs_gate_close(pool);
 	if (!rc) {
+		mrs_prop_repair(pool);
 		repair_slot(pool, slot);
 		mrs_gate_open(pool);
 	}
