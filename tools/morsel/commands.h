@@ -58,6 +58,16 @@ int open_morsel(const struct command *self, const struct args *args, const char 
 /* Closes what open_morsel() opened; either may be NULL. */
 void close_morsel(struct morsel *morsel, struct morsel_pool *pool);
 
+/*
+ * Opens the pool (or the pool and the morsel that the first operand names), acts, closes. act answers
+ * 0, a negative errno of the library, whose words go to stderr then, or EXIT_FAILED after words of its
+ * own. Returns the exit code.
+ */
+int on_pool(const struct command *self, const struct args *args, uint32_t flags,
+	    int (*act)(struct morsel_pool *pool, void *ctx), void *ctx);
+int on_morsel(const struct command *self, const struct args *args,
+	      int (*act)(struct morsel *morsel, void *ctx), void *ctx);
+
 const char *pool_kind_name(uint32_t kind);
 
 /* The words of "--pages", in the order of enum morsel_pages. */

@@ -136,27 +136,25 @@ static void import_print(const struct import *import, const struct morsel_info *
 	free(name);
 }
 
-static int import_do(struct import *import, struct morsel_pool *pool)
+static int import_do(struct morsel_pool *pool, void *ctx)
 {
 	struct morsel_info info = {.size = sizeof(info)};
+	struct import *import = ctx;
 	struct morsel *morsel;
-	int code = EXIT_OK;
 	int rc = import_run(import, pool, &morsel);
 
 	if (rc < 0)
-		return complain_library(import->self, rc);
+		return rc;
 	if (import->existed && !import->replace)
 		complain(import->self,
 			 "'%s' was there already; the file was not read "
 			 "(--replace reads it anew)",
 			 import->name);
 	rc = morsel_info(morsel, &info);
-	if (rc < 0)
-		code = complain_library(import->self, rc);
-	else
+	if (!rc)
 		import_print(import, &info);
 	morsel_close(morsel);
-	return code;
+	return rc;
 }
 
 int model_import(const struct command *self, int argc, char **argv)
@@ -175,7 +173,6 @@ int model_import(const struct command *self, int argc, char **argv)
 		{0, "pages", PAGES_CHOICES, OPTION_CHOICE, &import.opts.pages,
 		 "size of the pages, default mixed: the largest that fits"},
 	};
-	struct morsel_pool *pool;
 	int code = args_read(self, options, array_length(options), argc, argv, &import.args);
 
 	if (code != ARGS_RUN)
@@ -189,38 +186,29 @@ int model_import(const struct command *self, int argc, char **argv)
 			import.args.operands > 1 ? import.args.operand[1] : base_name(import.file);
 	import.opts.flags = (import.contiguous ? MORSEL_CONTIGUOUS : 0) |
 			    (import.evictable ? MORSEL_EVICTABLE : 0);
-	code = open_pool(self, &import.args, 0, &pool);
-	if (code != EXIT_OK)
-		return code;
-	code = import_do(&import, pool);
-	morsel_pool_close(pool);
-	return code;
+	return on_pool(self, &import.args, 0, import_do, &import);
 }
 
 /* ---- export ---- */
 
-int model_export(const struct command *self, int argc, char **argv)
+static int export_one(struct morsel *morsel, void *ctx)
 {
-	struct morsel_opts opts = {.size = sizeof(opts), .progress = on_progress};
 	struct progress progress;
-	struct morsel_pool *pool;
-	struct morsel *morsel;
-	struct args args;
-	int code = args_read(self, NULL, 0, argc, argv, &args);
+	struct morsel_opts opts = {
+		.size = sizeof(opts), .progress = on_progress, .progress_ctx = &progress};
 	int rc;
 
-	if (code != ARGS_RUN)
-		return code;
-	code = open_morsel(self, &args, args.operand[0], &pool, &morsel);
-	if (code != EXIT_OK)
-		return code;
-	opts.progress_ctx = &progress;
 	watch_interrupts();
 	progress_begin(&progress, "export");
-	rc = morsel_export(morsel, args.operand[1], &opts);
+	rc = morsel_export(morsel, ctx, &opts);
 	progress_end(&progress);
-	if (rc < 0)
-		code = complain_library(self, rc);
-	close_morsel(morsel, pool);
-	return code;
+	return rc;
+}
+
+int model_export(const struct command *self, int argc, char **argv)
+{
+	struct args args;
+	int code = args_read(self, NULL, 0, argc, argv, &args);
+
+	return code == ARGS_RUN ? on_morsel(self, &args, export_one, args.operand[1]) : code;
 }

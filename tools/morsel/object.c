@@ -32,6 +32,7 @@ void close_morsel(struct morsel *morsel, struct morsel_pool *pool)
 
 struct creation {
 	struct morsel_opts opts;
+	const char *name;
 	bool lazy, evictable, contiguous, scattered;
 };
 
@@ -40,6 +41,15 @@ static uint32_t creation_flags(const struct creation *c)
 	return MORSEL_CREATE | MORSEL_EXCL | (c->lazy ? MORSEL_LAZY : 0) |
 	       (c->evictable ? MORSEL_EVICTABLE : 0) | (c->contiguous ? MORSEL_CONTIGUOUS : 0) |
 	       (c->scattered ? MORSEL_SCATTERED : 0);
+}
+
+static int create(struct morsel_pool *pool, void *ctx)
+{
+	const struct creation *c = ctx;
+	struct morsel *morsel;
+	int rc = morsel_open(pool, c->name, &c->opts, &morsel);
+
+	return rc < 0 ? rc : morsel_close(morsel);
 }
 
 int object_create(const struct command *self, int argc, char **argv)
@@ -55,139 +65,112 @@ int object_create(const struct command *self, int argc, char **argv)
 		{0, "pages", PAGES_CHOICES, OPTION_CHOICE, &c.opts.pages,
 		 "size of the pages, default mixed: the largest that fits"},
 	};
-	struct morsel_pool *pool;
-	struct morsel *morsel;
 	struct args args;
 	const char *why;
 	int code = args_read(self, options, array_length(options), argc, argv, &args);
-	int rc;
 
 	if (code != ARGS_RUN)
 		return code;
 	if (parse_size(args.operand[1], &c.opts.bytes, &why))
 		return complain_usage(self, "'%s': %s", args.operand[1], why);
 	c.opts.flags = creation_flags(&c);
-	code = open_pool(self, &args, 0, &pool);
-	if (code != EXIT_OK)
-		return code;
-	rc = morsel_open(pool, args.operand[0], &c.opts, &morsel);
-	if (rc < 0)
-		code = complain_library(self, rc);
-	else
-		morsel_close(morsel);
-	morsel_pool_close(pool);
-	return code;
+	c.name = args.operand[0];
+	return on_pool(self, &args, 0, create, &c);
 }
 
 /* ---- names ---- */
 
+struct removal {
+	const struct command *self;
+	const struct args *args;
+	bool force;
+};
+
+static int remove_all(struct morsel_pool *pool, void *ctx)
+{
+	const struct removal *removal = ctx;
+	int code = EXIT_OK, i;
+
+	for (i = 0; i < removal->args->operands; i++) {
+		int rc = morsel_unlink(pool, removal->args->operand[i]);
+
+		if (rc < 0 && !(removal->force && rc == -ENOENT))
+			code = complain_library(removal->self, rc);
+	}
+	return code;
+}
+
 int object_rm(const struct command *self, int argc, char **argv)
 {
-	bool force = false;
-	const struct option_spec options[] = {
-		{'f', "force", NULL, OPTION_FLAG, &force, "a name that does not exist is fine"},
-	};
-	struct morsel_pool *pool;
 	struct args args;
+	struct removal removal = {.self = self, .args = &args};
+	const struct option_spec options[] = {
+		{'f', "force", NULL, OPTION_FLAG, &removal.force,
+		 "a name that does not exist is fine"},
+	};
 	int code = args_read(self, options, array_length(options), argc, argv, &args);
-	int i;
 
-	if (code != ARGS_RUN)
-		return code;
-	code = open_pool(self, &args, 0, &pool);
-	if (code != EXIT_OK)
-		return code;
-	for (i = 0; i < args.operands; i++) {
-		int rc = morsel_unlink(pool, args.operand[i]);
+	return code == ARGS_RUN ? on_pool(self, &args, 0, remove_all, &removal) : code;
+}
 
-		if (rc < 0 && !(force && rc == -ENOENT))
-			code = complain_library(self, rc);
-	}
-	morsel_pool_close(pool);
-	return code;
+static int rename_one(struct morsel_pool *pool, void *ctx)
+{
+	char **operand = ctx;
+
+	return morsel_rename(pool, operand[0], operand[1]);
 }
 
 int object_rename(const struct command *self, int argc, char **argv)
 {
-	struct morsel_pool *pool;
 	struct args args;
 	int code = args_read(self, NULL, 0, argc, argv, &args);
-	int rc;
 
-	if (code != ARGS_RUN)
-		return code;
-	code = open_pool(self, &args, 0, &pool);
-	if (code != EXIT_OK)
-		return code;
-	rc = morsel_rename(pool, args.operand[0], args.operand[1]);
-	if (rc < 0)
-		code = complain_library(self, rc);
-	morsel_pool_close(pool);
-	return code;
+	return code == ARGS_RUN ? on_pool(self, &args, 0, rename_one, args.operand) : code;
+}
+
+static int publish(struct morsel *morsel, void *ctx)
+{
+	return morsel_publish(morsel, ctx);
 }
 
 int object_publish(const struct command *self, int argc, char **argv)
 {
-	struct morsel_pool *pool;
-	struct morsel *morsel;
 	struct args args;
 	int code = args_read(self, NULL, 0, argc, argv, &args);
-	int rc;
 
-	if (code != ARGS_RUN)
-		return code;
-	code = open_morsel(self, &args, args.operand[0], &pool, &morsel);
-	if (code != EXIT_OK)
-		return code;
-	rc = morsel_publish(morsel, args.operand[1]);
-	if (rc < 0)
-		code = complain_library(self, rc);
-	close_morsel(morsel, pool);
-	return code;
+	return code == ARGS_RUN ? on_morsel(self, &args, publish, args.operand[1]) : code;
 }
 
 /* ---- size and state ---- */
 
+static int resize(struct morsel *morsel, void *ctx)
+{
+	return morsel_resize(morsel, *(const uint64_t *)ctx);
+}
+
 int object_resize(const struct command *self, int argc, char **argv)
 {
-	struct morsel_pool *pool;
-	struct morsel *morsel;
 	struct args args;
 	uint64_t bytes;
 	const char *why;
 	int code = args_read(self, NULL, 0, argc, argv, &args);
-	int rc;
 
 	if (code != ARGS_RUN)
 		return code;
 	if (parse_size(args.operand[1], &bytes, &why))
 		return complain_usage(self, "'%s': %s", args.operand[1], why);
-	code = open_morsel(self, &args, args.operand[0], &pool, &morsel);
-	if (code != EXIT_OK)
-		return code;
-	rc = morsel_resize(morsel, bytes);
-	if (rc < 0)
-		code = complain_library(self, rc);
-	close_morsel(morsel, pool);
-	return code;
+	return on_morsel(self, &args, resize, &bytes);
+}
+
+static int seal(struct morsel *morsel, void *ctx)
+{
+	return morsel_seal(morsel);
 }
 
 int object_seal(const struct command *self, int argc, char **argv)
 {
-	struct morsel_pool *pool;
-	struct morsel *morsel;
 	struct args args;
 	int code = args_read(self, NULL, 0, argc, argv, &args);
-	int rc;
 
-	if (code != ARGS_RUN)
-		return code;
-	code = open_morsel(self, &args, args.operand[0], &pool, &morsel);
-	if (code != EXIT_OK)
-		return code;
-	rc = morsel_seal(morsel);
-	if (rc < 0)
-		code = complain_library(self, rc);
-	close_morsel(morsel, pool);
-	return code;
+	return code == ARGS_RUN ? on_morsel(self, &args, seal, NULL) : code;
 }

@@ -29,6 +29,39 @@ int open_pool(const struct command *self, const struct args *args, uint32_t flag
 	return rc < 0 ? complain_library(self, rc) : EXIT_OK;
 }
 
+/* The exit code for what an act has answered. */
+static int exit_code_of(const struct command *self, int rc)
+{
+	return rc < 0 ? complain_library(self, rc) : rc;
+}
+
+int on_pool(const struct command *self, const struct args *args, uint32_t flags,
+	    int (*act)(struct morsel_pool *pool, void *ctx), void *ctx)
+{
+	struct morsel_pool *pool;
+	int code = open_pool(self, args, flags, &pool);
+
+	if (code != EXIT_OK)
+		return code;
+	code = exit_code_of(self, act(pool, ctx));
+	morsel_pool_close(pool);
+	return code;
+}
+
+int on_morsel(const struct command *self, const struct args *args,
+	      int (*act)(struct morsel *morsel, void *ctx), void *ctx)
+{
+	struct morsel_pool *pool;
+	struct morsel *morsel;
+	int code = open_morsel(self, args, args->operand[0], &pool, &morsel);
+
+	if (code != EXIT_OK)
+		return code;
+	code = exit_code_of(self, act(morsel, ctx));
+	close_morsel(morsel, pool);
+	return code;
+}
+
 const char *pool_kind_name(uint32_t kind)
 {
 	static const char *const names[] = {"auto", "memfd", "tmpfs", "hugetlb", "file"};
@@ -191,28 +224,29 @@ static void info_table(const struct args *args, const struct morsel_pool_stat *s
 	table_end(&table);
 }
 
-int pool_info(const struct command *self, int argc, char **argv)
+static int print_info(struct morsel_pool *pool, void *ctx)
 {
 	struct morsel_pool_stat stat = {.size = sizeof(stat)};
-	struct morsel_pool *pool;
+	const struct args *args = ctx;
+	int rc = morsel_pool_stat(pool, &stat);
+
+	if (rc < 0)
+		return rc;
+	if (args->json)
+		info_json(args, &stat);
+	else
+		info_table(args, &stat);
+	return 0;
+}
+
+int pool_info(const struct command *self, int argc, char **argv)
+{
 	struct args args;
 	int code = args_read(self, NULL, 0, argc, argv, &args);
-	int rc;
 
 	if (code != ARGS_RUN)
 		return code;
-	code = open_pool(self, &args, MORSEL_POOL_READ_ONLY, &pool);
-	if (code != EXIT_OK)
-		return code;
-	rc = morsel_pool_stat(pool, &stat);
-	if (rc < 0)
-		code = complain_library(self, rc);
-	else if (args.json)
-		info_json(&args, &stat);
-	else
-		info_table(&args, &stat);
-	morsel_pool_close(pool);
-	return code;
+	return on_pool(self, &args, MORSEL_POOL_READ_ONLY, print_info, &args);
 }
 
 /* ---- check ---- */
@@ -234,38 +268,32 @@ static void print_finding(void *ctx, const char *finding)
 	putchar('\n');
 }
 
-int pool_check(const struct command *self, int argc, char **argv)
+static int check(struct morsel_pool *pool, void *ctx)
 {
-	struct findings findings = {0};
-	struct morsel_pool *pool;
-	struct args args;
-	int code = args_read(self, NULL, 0, argc, argv, &args);
+	struct findings findings = {.as_json = ((const struct args *)ctx)->json};
 	int count;
 
-	if (code != ARGS_RUN)
-		return code;
-	code = open_pool(self, &args, 0, &pool);
-	if (code != EXIT_OK)
-		return code;
-	findings.as_json = args.json;
-	if (args.json) {
+	if (findings.as_json) {
 		json_begin(&findings.json, stdout);
 		json_list(&findings.json, "findings");
 	}
 	count = morsel_pool_check(pool, print_finding, &findings);
-	if (args.json) {
+	if (findings.as_json) {
 		json_close(&findings.json);
 		json_bool(&findings.json, "clean", count == 0);
 		json_end(&findings.json);
 	} else if (count == 0) {
 		puts("clean");
 	}
-	if (count < 0)
-		code = complain_library(self, count);
-	else if (count > 0)
-		code = EXIT_FAILED;
-	morsel_pool_close(pool);
-	return code;
+	return count > 0 ? EXIT_FAILED : count;
+}
+
+int pool_check(const struct command *self, int argc, char **argv)
+{
+	struct args args;
+	int code = args_read(self, NULL, 0, argc, argv, &args);
+
+	return code == ARGS_RUN ? on_pool(self, &args, 0, check, &args) : code;
 }
 
 /* ---- destroy, grow, budget, reap ---- */
@@ -287,53 +315,53 @@ int pool_destroy(const struct command *self, int argc, char **argv)
 	return rc < 0 ? complain_library(self, rc) : EXIT_OK;
 }
 
+struct growth {
+	uint64_t bytes;
+	uint64_t node;
+};
+
+static int grow(struct morsel_pool *pool, void *ctx)
+{
+	const struct growth *growth = ctx;
+
+	return morsel_pool_grow(pool, growth->bytes,
+				growth->node == NOT_GIVEN ? 0 : (uint32_t)growth->node + 1);
+}
+
 int pool_grow(const struct command *self, int argc, char **argv)
 {
-	uint64_t node = NOT_GIVEN, bytes;
+	struct growth growth = {.node = NOT_GIVEN};
 	const struct option_spec options[] = {
-		{0, "node", "N", OPTION_NUMBER, &node, "NUMA node to take memory from"},
+		{0, "node", "N", OPTION_NUMBER, &growth.node, "NUMA node to take memory from"},
 	};
-	struct morsel_pool *pool;
 	struct args args;
 	const char *why;
 	int code = args_read(self, options, array_length(options), argc, argv, &args);
-	int rc;
 
 	if (code != ARGS_RUN)
 		return code;
-	if (parse_size(args.operand[0], &bytes, &why))
+	if (parse_size(args.operand[0], &growth.bytes, &why))
 		return complain_usage(self, "'%s': %s", args.operand[0], why);
-	code = open_pool(self, &args, 0, &pool);
-	if (code != EXIT_OK)
-		return code;
-	rc = morsel_pool_grow(pool, bytes, node == NOT_GIVEN ? 0 : (uint32_t)node + 1);
-	if (rc < 0)
-		code = complain_library(self, rc);
-	morsel_pool_close(pool);
-	return code;
+	return on_pool(self, &args, 0, grow, &growth);
+}
+
+static int set_budget(struct morsel_pool *pool, void *ctx)
+{
+	return morsel_pool_set_budget(pool, *(const uint64_t *)ctx);
 }
 
 int pool_budget(const struct command *self, int argc, char **argv)
 {
-	struct morsel_pool *pool;
 	struct args args;
 	uint64_t bytes = 0;
 	const char *why;
 	int code = args_read(self, NULL, 0, argc, argv, &args);
-	int rc;
 
 	if (code != ARGS_RUN)
 		return code;
 	if (strcmp(args.operand[0], "none") && parse_size(args.operand[0], &bytes, &why))
 		return complain_usage(self, "'%s': %s", args.operand[0], why);
-	code = open_pool(self, &args, 0, &pool);
-	if (code != EXIT_OK)
-		return code;
-	rc = morsel_pool_set_budget(pool, bytes);
-	if (rc < 0)
-		code = complain_library(self, rc);
-	morsel_pool_close(pool);
-	return code;
+	return on_pool(self, &args, 0, set_budget, &bytes);
 }
 
 static void print_reaped(const struct args *args, uint64_t reaped)
