@@ -43,6 +43,12 @@ int mrs_mail_ask(struct mrs_txn *txn, const struct mrs_slot_set *who, enum mrs_r
 		 uint64_t record, uint64_t first, uint64_t count, uint64_t arg, int64_t ns,
 		 struct mrs_slot_set *silent);
 
+/*
+ * The answer of this process to a request that was taken over (mrs_pager_post()); word as it stood in
+ * the inbox. Nothing happens if the asker has given up meanwhile. From any thread.
+ */
+void mrs_mail_answer(struct morsel_pool *pool, uint64_t word, int result, uint64_t arg);
+
 /* Starts this handle's service thread if it does not run. -EAGAIN in words. Stopped at pool close. */
 int mrs_service_start(struct morsel_pool *pool);
 void mrs_service_stop(struct morsel_pool *pool);

@@ -19,8 +19,23 @@ int mrs_pager_ensure(struct morsel_pool *pool);
 bool mrs_pager_is_self(struct morsel_pool *pool);
 /* Slot of the pager, or MRS_SLOTS if there is none. */
 unsigned mrs_pager_slot(struct morsel_pool *pool);
-/* Gives the office up and stops its threads; at pool close. */
-void mrs_pager_stop(struct morsel_pool *pool);
+
+/*
+ * For the service thread, which neither waits nor allocates: a request to the pager (EVICT, ROOM,
+ * PROTECT) is taken over by a thread of the pager, which runs it and answers by mrs_mail_answer().
+ * -EAGAIN, without words: this process is not the pager, or has too much to do; the service answers that.
+ */
+struct mrs_pager_job {
+	uint64_t word; /* as it stood in the inbox: which request it is */
+	uint32_t op;   /* enum mrs_request_op */
+	uint64_t record;
+	uint64_t first;
+	uint64_t count;
+	uint64_t arg;
+};
+int mrs_pager_post(struct morsel_pool *pool, const struct mrs_pager_job *job);
+/* CONNECT: whoever is pager now is to get our descriptor. Does not wait. */
+void mrs_pager_connect(struct morsel_pool *pool);
 
 /* ---- in the pager only ---- */
 
