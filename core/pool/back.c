@@ -31,6 +31,10 @@
 #define CHUNK_BYTES ((uint64_t)64 << 20)
 /* A claim is in both for as long as the kernel needs for CHUNK_BYTES. */
 #define BUDGET_WAIT_NS 1000000000ll
+/* How long who reserves waits until the pager has made room; as long as it gets on, if the budget
+ * falls. */
+#define ROOM_WAIT_NS   2000000000ll
+#define SHRINK_WAIT_NS 600000000000ll
 
 static bool is_shmem(const struct morsel_pool *pool)
 {
@@ -55,6 +59,24 @@ static void sum_reserving(void *ctx, unsigned slot, struct mrs_slot *shared)
 {
 	(void)slot;
 	*(uint64_t *)ctx += mrs_load_acquire(&shared->reserving);
+}
+
+/* Evicting needs memory itself, and a fault is never refused: such threads go over the budget. */
+static __thread unsigned may_exceed;
+
+void mrs_pool_may_exceed(bool on)
+{
+	may_exceed += on ? 1 : -1u;
+}
+
+bool mrs_pool_fits(struct morsel_pool *pool, uint64_t frames)
+{
+	uint64_t budget = mrs_load_acquire(&mrs_pool_state(pool)->budget_frames);
+
+	if (!budget)
+		return true;
+	mrs_pool_each_slot(pool, sum_reserving, &frames);
+	return mrs_pool_resident(pool) + frames <= budget;
 }
 
 static int budget_full(struct morsel_pool *pool, uint64_t budget, uint64_t resident,
@@ -132,7 +154,7 @@ static int check_space(struct morsel_pool *pool, uint64_t bytes)
 static int check_all(struct morsel_pool *pool, uint64_t frames, unsigned flags)
 {
 	uint64_t bytes = frames * MRS_PAGE_BYTES;
-	int rc = flags & MRS_BACK_OVER_BUDGET ? 0 : check_budget(pool, frames);
+	int rc = flags & MRS_BACK_OVER_BUDGET || may_exceed ? 0 : check_budget(pool, frames);
 
 	if (!rc)
 		rc = check_space(pool, bytes);
@@ -337,6 +359,16 @@ static int claim(struct morsel_pool *pool, uint64_t frame, uint64_t *count, unsi
 	return rc;
 }
 
+/* After a refusal, nothing claimed: has the pager evict something, if it is the budget that is
+ * full. */
+static bool room_was_made(struct morsel_pool *pool, uint64_t frames)
+{
+	if (!mrs_object_repair.make_room || mrs_txn_is_repairing() || may_exceed ||
+	    mrs_pool_fits(pool, frames))
+		return false;
+	return !mrs_object_repair.make_room(pool, frames, ROOM_WAIT_NS);
+}
+
 int mrs_pool_back(struct mrs_txn *txn, uint64_t frame, uint64_t count, unsigned flags,
 		  uint64_t *huge)
 {
@@ -353,6 +385,10 @@ int mrs_pool_back(struct mrs_txn *txn, uint64_t frame, uint64_t count, unsigned 
 	frame = mrs_round_down(frame, block);
 	claimed = count;
 	rc = claim(pool, frame, &claimed, flags);
+	if (rc == -ENOSPC && room_was_made(pool, claimed)) {
+		claimed = count;
+		rc = claim(pool, frame, &claimed, flags);
+	}
 	if (rc)
 		return rc;
 	MRS_PROBE("pool.back.claimed");
@@ -405,6 +441,21 @@ void mrs_pool_unback(struct morsel_pool *pool, uint64_t frame, uint64_t count)
 	zero_rest(pool, last, end - last);
 }
 
+int mrs_pool_punch(struct morsel_pool *pool, uint64_t frame, uint64_t count)
+{
+	int rc;
+
+	if (!count || !mrs_pool_at(pool, frame, count) || frame < pool->super.frame_data)
+		return mrs_fail(-EINVAL,
+				"frames %" PRIu64 " + %" PRIu64 " are not data frames of %s", frame,
+				count, pool->path);
+	do
+		rc = fallocate(pool->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       (off_t)(frame * MRS_PAGE_BYTES), (off_t)(count * MRS_PAGE_BYTES));
+	while (rc && errno == EINTR);
+	return rc ? mrs_fail_errno(-errno, "cannot punch a hole into %s", pool->path) : 0;
+}
+
 int mrs_pool_make_huge(struct morsel_pool *pool, uint64_t frame, uint64_t count, uint64_t *huge)
 {
 	struct fresh whole;
@@ -434,11 +485,29 @@ int mrs_pool_make_huge(struct morsel_pool *pool, uint64_t frame, uint64_t count,
 	return 0;
 }
 
+/* What is resident does not go below the budget that was wanted: who has the rest, in words. */
+static int budget_stays(struct morsel_pool *pool, uint64_t resident, uint64_t wanted)
+{
+	struct mrs_pool_stays stays = {0};
+	char text[4][16];
+
+	if (mrs_object_repair.stays)
+		mrs_object_repair.stays(pool, &stays);
+	return mrs_fail(
+		-EBUSY,
+		"%s of %s are resident, more than a budget of %s: %s of it are pinned by grants, "
+		"%s can be evicted (with a swap target: `morsel swap list`), the rest cannot; "
+		"free some first",
+		mrs_bytes_text(resident * MRS_PAGE_BYTES, text[0]), pool->path,
+		mrs_bytes_text(wanted * MRS_PAGE_BYTES, text[1]),
+		mrs_bytes_text(stays.pinned * MRS_PAGE_BYTES, text[2]),
+		mrs_bytes_text(stays.evictable * MRS_PAGE_BYTES, text[3]));
+}
+
 int morsel_pool_set_budget(struct morsel_pool *pool, uint64_t bytes)
 {
 	uint64_t *budget, former, wanted = bytes >> MRS_PAGE_SHIFT, resident;
 	int rc = mrs_pool_usable(pool, true);
-	char text[2][16];
 
 	if (rc)
 		return rc;
@@ -449,10 +518,12 @@ int morsel_pool_set_budget(struct morsel_pool *pool, uint64_t bytes)
 	former = mrs_swap(budget, wanted);
 	mrs_full_fence(); /* who reserves from now on sees it; who did before is resident */
 	resident = mrs_pool_resident(pool);
+	if (wanted && resident > wanted && mrs_object_repair.make_room) {
+		mrs_object_repair.make_room(pool, 0, SHRINK_WAIT_NS);
+		resident = mrs_pool_resident(pool);
+	}
 	if (!wanted || resident <= wanted)
 		return 0;
 	mrs_cas(budget, &wanted, former);
-	return mrs_fail(-EBUSY, "%s of %s are resident, more than a budget of %s: free some first",
-			mrs_bytes_text(resident * MRS_PAGE_BYTES, text[0]), pool->path,
-			mrs_bytes_text(bytes, text[1]));
+	return budget_stays(pool, resident, wanted);
 }

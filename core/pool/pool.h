@@ -101,6 +101,12 @@ int mrs_pool_back(struct mrs_txn *txn, uint64_t frame, uint64_t count, unsigned 
 		  uint64_t *huge);
 /* Gives the memory back: the frames read as zero when they are next backed. Cannot fail. */
 void mrs_pool_unback(struct morsel_pool *pool, uint64_t frame, uint64_t count);
+/* The same, or nothing has happened: -errno in words. Never zeroes in place by itself. */
+int mrs_pool_punch(struct morsel_pool *pool, uint64_t frame, uint64_t count);
+/* Would so many frames more fit below the budget, with what is being reserved? */
+bool mrs_pool_fits(struct morsel_pool *pool, uint64_t frames);
+/* Between the two what this thread reserves is not refused for the budget. May nest. */
+void mrs_pool_may_exceed(bool on);
 /* Asks for huge folios behind frames that have memory. -ENOMEM in words where the kernel refused. */
 int mrs_pool_make_huge(struct morsel_pool *pool, uint64_t frame, uint64_t count, uint64_t *huge);
 /* Frames with memory behind, as the kernel counts it. */
@@ -219,6 +225,12 @@ unsigned mrs_pool_faults(struct morsel_pool *pool);
 
 /* ---- repair: what the rooms above know and the reaper needs ---- */
 
+/* Pages that are resident. */
+struct mrs_pool_stays {
+	uint64_t pinned;    /* of morsels that could be evicted, held by grants */
+	uint64_t evictable; /* of the same, not held */
+};
+
 struct mrs_repair_ops {
 	/*
 	 * Called with the gate closed, for each intent of a dead slot whose op is not NONE: finishes
@@ -229,6 +241,11 @@ struct mrs_repair_ops {
 	bool (*referenced)(struct morsel_pool *pool, uint64_t frame, uint64_t count);
 	/* A dead slot's open morsels: forget them, free what nobody uses any more. Gate open. */
 	void (*drop_open)(struct morsel_pool *pool, unsigned slot);
+	/* May be NULL: has frames evicted until so many more fit below the budget; waits at most ns,
+	 * parked if inside a transition. 0, or -ENOSPC without words. */
+	int (*make_room)(struct morsel_pool *pool, uint64_t frames, int64_t ns);
+	/* May be NULL: what is resident, and why it stays, for words. */
+	void (*stays)(struct morsel_pool *pool, struct mrs_pool_stays *stays);
 	/* Full walk for morsel_pool_check(): calls owned() for every frame range in use above the pool
 	 * room, and report() for each finding. Gate closed. */
 	void (*walk)(struct morsel_pool *pool,
