@@ -108,6 +108,7 @@ void mrs_open_chain_repair(struct mrs_txn *txn);
 struct mrs_users {
 	uint64_t users;	   /* open handles, the excepted one not counted */
 	uint64_t end_page; /* of the furthest view of any of them */
+	uint64_t held_page; /* the same, of those among whose views one is no view: see publish */
 	bool writable;	   /* one of their views is */
 };
 /* Looks at every slot; except may be NULL. A full fence before it is the caller's. */
@@ -142,6 +143,13 @@ int mrs_morsel_opts(const struct morsel_opts *given, struct morsel_opts *opts);
  * its end under its lock. On failure what was linked stays: the caller trims.
  */
 int mrs_place(struct morsel *morsel, struct mrs_txn *txn, uint64_t first, uint64_t end);
+/*
+ * The same for one leaf of this order, at *hint if that frame is free; *hint becomes the frame after it.
+ */
+int mrs_place_leaf(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, unsigned order,
+		   uint64_t *hint);
+/* A run becomes a table, as retargeting it needs; of a record as in mrs_place(). */
+int mrs_place_shape(struct morsel *morsel, struct mrs_txn *txn);
 /* Puts memory behind the frames of [first, end). */
 int mrs_place_back(struct morsel *morsel, struct mrs_txn *txn, uint64_t first, uint64_t end);
 /* Gives everything at and beyond page back; backed tells whether memory may be behind it. */
@@ -153,6 +161,11 @@ void mrs_place_unget(struct mrs_txn *txn, unsigned order, uint64_t frame, bool b
 /* Counts what is linked anew, after a death. */
 void mrs_place_recount(struct morsel *morsel);
 extern const struct mrs_table_ops mrs_object_table_ops; /* ctx: the pool */
+
+/* ---- coherence (coherence.c) ---- */
+
+/* Gives the COHERENCE cell back, with the record, whose lock is held. */
+void mrs_coherence_drop(struct morsel *morsel);
 
 /* ---- content (content.c) ---- */
 
@@ -182,6 +195,7 @@ enum mrs_resize_step {
 		0, /* growing; or shrinking and the views have not been looked at: undone */
 	MRS_RESIZE_CUTTING = 1, /* no view reaches beyond the new end: finished */
 	MRS_RESIZE_SEALING = 2, /* sealed, and the views have not been looked at: undone */
+	MRS_RESIZE_SHAPING = 3, /* the same pages in another shape: nothing to do but unlock */
 };
 
 /* Shared by resize and its repair: trims beyond bytes and zeroes what stays beyond it. */

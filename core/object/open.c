@@ -17,6 +17,15 @@
 #include <unistd.h>
 
 #include "object/internal.h"
+#include "object/retarget.h"
+
+/* What is evicted page by page has leaves of one page from the beginning. */
+static bool has_small_leaves(const struct mrs_cell_record *record)
+{
+	uint64_t state = mrs_load_relaxed(&record->state);
+
+	return mrs_flags_of(state) & MORSEL_EVICTABLE && mrs_pages_of(state) == MORSEL_PAGES_4K;
+}
 
 bool mrs_handle_init(struct morsel *morsel, struct morsel_pool *pool, mrs_cell cell)
 {
@@ -28,7 +37,8 @@ bool mrs_handle_init(struct morsel *morsel, struct morsel_pool *pool, mrs_cell c
 	morsel->table = (struct mrs_table){.ops = &mrs_object_table_ops,
 					   .ctx = pool,
 					   .root = &record->root,
-					   .run_pages = &record->run_pages};
+					   .run_pages = &record->run_pages,
+					   .small_leaves = has_small_leaves(record)};
 	return true;
 }
 
@@ -195,6 +205,7 @@ static void take_apart(struct morsel *morsel, struct mrs_txn *txn)
 	mrs_place_trim(morsel, txn, 0, true);
 	MRS_PROBE("free.trimmed");
 	free_meta(morsel, txn);
+	mrs_coherence_drop(morsel);
 	MRS_PROBE("free.empty");
 	mrs_fetch_sub(&mrs_pool_state(morsel->pool)->morsels, 1);
 	mrs_record_release(txn, record);
@@ -395,7 +406,10 @@ static int create_once(struct morsel_pool *pool, const struct morsel_opts *opts,
 	rc = make_record(made, opts, bytes);
 	if (rc)
 		goto release_entry;
-	rc = fill_record(made);
+	if (mrs_morsel_is_evictable(made))
+		rc = mrs_morsel_make_coherent(made);
+	if (!rc)
+		rc = fill_record(made);
 	if (rc) {
 		morsel_close(made);
 		return rc;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "object/internal.h"
+#include "object/retarget.h"
 
 /* Blocks that are linked before a waiting reaper is let in. */
 #define BREATH_BLOCKS 512u
@@ -328,17 +329,65 @@ static int no_run(struct place *p)
 			mrs_bytes_text(p->largest * MRS_PAGE_BYTES, have));
 }
 
-static int place_contiguous(struct place *p)
+/* The largest leaf that fits at p->page and this frame. */
+static unsigned leaf_order(const struct place *p, uint64_t frame)
+{
+	uint64_t huge = 1ull << MRS_HUGE_ORDER;
+
+	if (p->morsel->table.small_leaves || (p->page | frame) & (huge - 1) ||
+	    p->page + huge > p->end)
+		return 0;
+	return MRS_HUGE_ORDER;
+}
+
+/* The same as run_grow() for a run that has its table already. -EBUSY where a frame is taken. */
+static int table_grow(struct place *p, uint64_t base)
+{
+	struct mrs_table *table = &p->morsel->table;
+	int rc = 0;
+
+	while (!rc && p->page < p->end) {
+		uint64_t frame = base + p->page;
+		unsigned order = leaf_order(p, frame), level = order / MRS_HUGE_ORDER;
+
+		rc = mrs_table_prepare(table, p->txn, p->page, level);
+		if (rc)
+			return rc;
+		if (!is_free(p, frame, order) || mrs_txn_get_at(p->txn, order, frame))
+			return -EBUSY;
+		rc = mrs_table_set(table, p->txn, p->page, level, frame);
+		if (rc) {
+			mrs_place_unget(p->txn, order, frame, false);
+			return rc;
+		}
+		linked(p, order);
+		p->page += 1ull << order;
+	}
+	return rc;
+}
+
+/* Growth: the run becomes longer where it is, or not at all. */
+static int grow_in_place(struct place *p)
 {
 	uint64_t root = mrs_load_acquire(&p->morsel->record->root);
+	struct mrs_run run;
+	int rc;
+
+	if (mrs_entry_state(root) == MRS_ENTRY_MAPPED)
+		return run_grow(p, mrs_entry_frame(root),
+				mrs_load_relaxed(&p->morsel->record->run_pages), p->end);
+	rc = mrs_table_lookup(&p->morsel->table, 0, p->page, &run);
+	if (rc)
+		return rc;
+	return run.mapped && run.pages == p->page ? table_grow(p, run.frame) : -EBUSY;
+}
+
+static int place_contiguous(struct place *p)
+{
 	int rc;
 
 	if (p->page) {
-		/* Growth: the run becomes longer where it is, or not at all. */
-		rc = mrs_entry_state(root) == MRS_ENTRY_MAPPED
-			     ? run_grow(p, mrs_entry_frame(root),
-					mrs_load_relaxed(&p->morsel->record->run_pages), p->end)
-			     : -EBUSY;
+		rc = grow_in_place(p);
 		return rc == -EBUSY ? no_run(p) : rc;
 	}
 	rc = place_run(p);
@@ -384,6 +433,16 @@ static int place_leaf(struct place *p, uint64_t page, unsigned order)
 	linked(p, order);
 	MRS_PROBE("place.leaf.linked");
 	return 0;
+}
+
+int mrs_place_leaf(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, unsigned order,
+		   uint64_t *hint)
+{
+	struct place p = {.morsel = morsel, .txn = txn, .hint = *hint};
+	int rc = place_leaf(&p, page, order);
+
+	*hint = p.hint;
+	return rc;
 }
 
 /* The largest order that may stand at p->page, in a hole of this many pages. */
@@ -516,15 +575,26 @@ int mrs_place(struct morsel *morsel, struct mrs_txn *txn, uint64_t first, uint64
 		.max_order = __builtin_ctzll(granule),
 	};
 
+	bool evictable = mrs_morsel_is_evictable(morsel);
+	int rc;
+
 	if (first >= end)
 		return 0;
 	if (mrs_pages_of(state) == MORSEL_PAGES_MIXED)
-		p.max_order = MRS_GIANT_ORDER;
+		p.max_order = evictable ? MRS_HUGE_ORDER : MRS_GIANT_ORDER;
 	if (mrs_flags_of(state) & MORSEL_CONTIGUOUS)
-		return place_contiguous(&p);
-	if (mrs_flags_of(state) & MORSEL_SCATTERED)
-		return place_scattered(&p);
-	return place_anywhere(&p);
+		rc = place_contiguous(&p);
+	else if (mrs_flags_of(state) & MORSEL_SCATTERED)
+		rc = place_scattered(&p);
+	else
+		rc = place_anywhere(&p);
+	/* Sooner than at the first retarget, which would have to take the record's lock for it. */
+	return !rc && evictable ? mrs_place_shape(morsel, txn) : rc;
+}
+
+int mrs_place_shape(struct morsel *morsel, struct mrs_txn *txn)
+{
+	return mrs_table_expand(&morsel->table, txn);
 }
 
 /* ---- memory ---- */

@@ -106,6 +106,8 @@ static void repair_resize(struct mrs_txn *txn)
 		case MRS_RESIZE_SEALING:
 			mrs_record_clear(morsel.record, MRS_RECORD_SEALED);
 			break;
+		case MRS_RESIZE_SHAPING:
+			break;
 		case MRS_RESIZE_SIZING:
 			undo_shrink(txn, morsel.record);
 			/* fall through */

@@ -22,6 +22,7 @@
 #define MRS_OBJECT_RETARGET_H
 
 #include "object/object.h"
+#include "pool/property.h"
 #include "table/table.h"
 
 enum mrs_retarget_kind {
@@ -44,8 +45,9 @@ enum mrs_retarget_step {
 struct mrs_retarget {
 	struct morsel *morsel;
 	struct mrs_txn txn;
-	uint64_t *entries; /* of the leaf table, or the root's single entry */
+	uint64_t *entries; /* leaf 0 and those after it, in their table */
 	uint64_t page;	   /* of leaf 0 of this batch */
+	uint64_t table;	   /* frame of the leaf table */
 	unsigned level;	   /* of the leaves: 0 or 1 */
 	unsigned count;	   /* leaves in the batch: [0, count) */
 	uint64_t locked[8]; /* bit per leaf: ours */
@@ -55,16 +57,31 @@ struct mrs_retarget {
 /*
  * Begins: finds the leaves of [page, page + pages) that stand in the same leaf table as page, at most
  * 512, and locks those for which want(ctx, entry) says yes. Locks held by others are not waited for.
- * A morsel that is one run without a table gets its table first. Returns how many are locked, 0 if none
- * (then nothing has begun and *next is still set); -errno. *next is the page after what was looked at.
+ * A morsel that is one run without a table gets its table first, and a leaf of 1 GiB becomes leaves of
+ * 2 MiB. Returns how many are locked, 0 if none (then nothing has begun and *next is still set); -errno.
+ * *next is the page after what was looked at. want() sees unlocked MAPPED, EVICTED and POISONED leaves;
+ * page is the first of the leaf's. Ends with a full fence: what is read after it is newer than the locks.
+ * Outside any transition. Async-signal-safe, but for the expansion.
  */
 int mrs_retarget_begin(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_t page,
 		       uint64_t pages, bool (*want)(void *ctx, uint64_t page, uint64_t entry),
 		       void *ctx, struct mrs_retarget *batch, uint64_t *next);
-/* The same for one page whose lock is waited for; the entry is in before[0]. -ENOENT: a hole. */
+/*
+ * The same for one page whose lock is waited for; the entry is in before[0]. -ENOENT without words: a
+ * hole, or beyond the morsel's end, or the morsel is being freed.
+ */
 int mrs_retarget_one(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_t page,
 		     struct mrs_retarget *batch);
-/* Leaf i goes back as it was, unlocked. */
+/*
+ * The leaf i of 512 pages becomes 512 leaves of one, all locked: the batch is these from now on. All
+ * other leaves have been set or dropped. -ENOSPC: then nothing has changed. The step begins anew.
+ */
+int mrs_retarget_split(struct mrs_retarget *batch, unsigned i);
+/* How far it is, for who repairs after our death. */
+void mrs_retarget_mark(struct mrs_retarget *batch, enum mrs_retarget_step step);
+/* Leaf i is DIRTY at once, and stays locked: before a protection of it is lifted. */
+void mrs_retarget_dirty(struct mrs_retarget *batch, unsigned i);
+/* Leaf i goes back as it was (and DIRTY, if mrs_retarget_dirty() said so), unlocked. */
 void mrs_retarget_drop(struct mrs_retarget *batch, unsigned i);
 /* Leaf i becomes entry (without lock bits), unlocked, waiters woken. */
 void mrs_retarget_set(struct mrs_retarget *batch, unsigned i, uint64_t entry);

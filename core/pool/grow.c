@@ -237,3 +237,33 @@ int morsel_pool_grow(struct morsel_pool *pool, uint64_t bytes, uint32_t node_plu
 	mrs_pool_unlock_byte(lock);
 	return rc;
 }
+
+static void super_copy(struct morsel_pool *pool, struct mrs_super *super)
+{
+	mrs_super_refresh(pool);
+	pthread_mutex_lock(&pool->super_lock);
+	*super = pool->super;
+	pthread_mutex_unlock(&pool->super_lock);
+}
+
+int mrs_pool_require(struct morsel_pool *pool, uint64_t incompat)
+{
+	struct mrs_super super;
+	int lock;
+
+	super_copy(pool, &super);
+	if (!(incompat & ~super.feature_incompat))
+		return 0;
+	lock = mrs_setup_lock(pool);
+	if (lock < 0)
+		return lock;
+	super_copy(pool, &super);
+	if (incompat & ~super.feature_incompat) {
+		super.feature_incompat |= incompat;
+		mrs_super_write(pool, &super);
+		mrs_super_refresh(pool);
+		MRS_PROBE("pool.require.written");
+	}
+	mrs_pool_unlock_byte(lock);
+	return 0;
+}

@@ -305,7 +305,8 @@ void mrs_super_refresh(struct morsel_pool *pool)
 	if (!mrs_super_read(pool->fd, pool->path, pool->read_only, &super) &&
 	    super.frames_max == pool->super.frames_max &&
 	    mrs_super_frames_end(&super) >= mrs_super_frames_end(&pool->super)) {
-		/* Only what a growth changes: the rest is read without the lock. */
+		/* Only what a growth, or a new feature, changes: the rest is read without the lock. */
+		pool->super.feature_incompat = super.feature_incompat;
 		memcpy(pool->super.extent, super.extent, sizeof(super.extent));
 		pool->super.extents = super.extents;
 		pool->super.sequence = super.sequence;

@@ -120,6 +120,12 @@ bool mrs_pool_next_content(struct morsel_pool *pool, uint64_t *at, uint64_t end,
 /* Smallest unit in which memory comes and goes: 1 frame, or 512 on hugetlbfs. */
 uint64_t mrs_pool_block_frames(struct morsel_pool *pool);
 
+/*
+ * Sets MRS_FEATURE_INCOMPAT_* bits in the superblock where they are missing: what they name is about to
+ * be made for the first time. Outside any transition. -EBUSY in words, as growing.
+ */
+int mrs_pool_require(struct morsel_pool *pool, uint64_t incompat);
+
 /* ---- reading ---- */
 
 /* The metadata mapping at frame; NULL if [frame, frame + count) is not inside the pool. */
@@ -140,6 +146,8 @@ struct morsel_frames *mrs_pool_frames(struct morsel_pool *pool);
 void mrs_reap_repair(struct morsel_pool *pool);
 /* Who is attached: changes when the slot's process detaches, dies and is reaped, or another attaches. */
 uint64_t mrs_pool_slot_generation(struct morsel_pool *pool, unsigned slot);
+/* Is a process attached there, dead or alive, that nobody has begun to reap? One load. */
+bool mrs_pool_slot_is_attached(struct morsel_pool *pool, unsigned slot);
 bool mrs_pool_slot_is_alive(struct morsel_pool *pool, unsigned slot);
 /*
  * After -ENOSPC, outside any transition: cleans up after dead processes. True if there was one, so

@@ -21,6 +21,11 @@ struct build {
 	uint64_t pages; /* of the run */
 };
 
+static unsigned leaf_level(const struct build *b, uint64_t page)
+{
+	return b->table->small_leaves ? 0 : radix_leaf_level(page, b->pages, b->frame);
+}
+
 /* Fills the table of this level that begins at page, with leafs and tables. */
 static int build_level(const struct build *b, uint64_t *entries, unsigned level, uint64_t page)
 {
@@ -28,7 +33,7 @@ static int build_level(const struct build *b, uint64_t *entries, unsigned level,
 		uint64_t frame, *below;
 		int rc;
 
-		if (radix_leaf_level(page, b->pages, b->frame) >= level) {
+		if (leaf_level(b, page) >= level) {
 			mrs_store_relaxed(&entries[i], fmt_leaf(level, b->frame + page));
 			continue;
 		}
@@ -80,11 +85,11 @@ static void unbuild(struct mrs_table *table, void *txn, uint64_t *top)
 }
 
 /* If a leaf fits anywhere in the run, one of its size fits at the beginning. */
-static unsigned level_of_run(uint64_t pages, uint64_t frame)
+static unsigned level_of_run(const struct build *b)
 {
-	unsigned level = radix_leaf_level(0, pages, frame);
+	unsigned level = leaf_level(b, 0);
 
-	while (pages > radix_span(level + 1))
+	while (b->pages > radix_span(level + 1))
 		level++;
 	return level;
 }
@@ -111,7 +116,7 @@ int mrs_table_expand(struct mrs_table *table, void *txn)
 	rc = mrs_table_get_frame(table, txn, &frame, &entries);
 	if (rc)
 		return rc;
-	level = level_of_run(b.pages, b.frame);
+	level = level_of_run(&b);
 	tree = fmt_table(level, frame);
 	mrs_store_release(top, tree);
 	MRS_PROBE("table.expand.named");

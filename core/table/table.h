@@ -74,6 +74,7 @@ struct mrs_table {
 	void *ctx;
 	uint64_t *root;	     /* the record's root entry, in shared memory */
 	uint64_t *run_pages; /* the record's run length */
+	bool small_leaves;   /* expand makes leaves of one page only */
 };
 
 struct mrs_run {
