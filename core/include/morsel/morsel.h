@@ -301,12 +301,37 @@ MORSEL_API int morsel_tensor(struct morsel *morsel, const char *name, struct mor
 /* The tensor at index (0 ...) in file order; -ERANGE past the last. */
 MORSEL_API int morsel_tensor_at(struct morsel *morsel, uint64_t index, struct morsel_tensor *tensor);
 
+/*
+ * What is going to be done with a range, or is to be done. What says "evictable" needs a morsel of
+ * MORSEL_EVICTABLE in a memfd or tmpfs pool, -EOPNOTSUPP otherwise; of a file on disk the kernel's page
+ * cache decides. Advice about use (NORMAL to DO_NOT_NEED) changes no content and may be forgotten.
+ */
 enum morsel_advice {
-	MORSEL_ADVICE_PREFETCH = 1, /* back the range with memory now */
-	MORSEL_ADVICE_HUGE,	    /* back it with huge folios where the kernel can; -ENOMEM if it could not */
-	MORSEL_ADVICE_FREE,	    /* content is not needed: give memory back; reads zero after */
-	MORSEL_ADVICE_EVICT,	    /* -EOPNOTSUPP in this version */
+	/* Memory behind the range now: what is missing is taken, what is evicted is read. */
+	MORSEL_ADVICE_PREFETCH = 1,
+	/* Huge folios where the kernel can; -ENOMEM if it could not. */
+	MORSEL_ADVICE_HUGE,
+	/* Content is not needed: memory and swap space come back, it reads as zero. -EBUSY names a
+	 * grant that holds evictable pages. */
+	MORSEL_ADVICE_FREE,
+	/*
+	 * Evictable: the memory goes, the content is kept on a swap target and comes back at a touch.
+	 * 0 if anything went. -EBUSY names the owner of a grant that holds it; -ENODEV no swap target;
+	 * -ENOSPC they are full; -EIO, -ETIMEDOUT one failed; -EAGAIN a process has not handed over what
+	 * its views need yet. Huge pages go whole.
+	 */
+	MORSEL_ADVICE_EVICT,
+	/* Evictable: for the whole morsel, whatever the range. SEQUENTIAL reads far ahead, and what was
+	 * passed goes first; RANDOM reads nothing ahead; NORMAL is neither. */
+	MORSEL_ADVICE_NORMAL,
+	MORSEL_ADVICE_SEQUENTIAL,
+	MORSEL_ADVICE_RANDOM,
+	/* Evictable: as PREFETCH, but only begun; nothing is said of how it ends. */
+	MORSEL_ADVICE_WILL_NEED,
+	/* Evictable: the next to be evicted when memory is short. */
+	MORSEL_ADVICE_DO_NOT_NEED,
 };
+/* -EINVAL where the range is not inside the morsel. -EROFS: a sealed morsel cannot be FREEd. */
 MORSEL_API int morsel_advise(struct morsel *morsel, uint64_t offset, uint64_t bytes, int advice);
 
 /* ---- views --------------------------------------------------------------------------------- */
