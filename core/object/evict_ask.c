@@ -1,0 +1,265 @@
+/*
+ * Asking for eviction, from any process: by advice, which goes to the pager by mail; and for room
+ * below the budget, which goes through two words of the pool's state and a bell, without mail or a
+ * transition, for who asks may be a fault in a signal handler.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "object/evict.h"
+#include "object/internal.h"
+#include "object/retarget.h"
+#include "view/mailbox.h"
+#include "view/pager.h"
+#include "view/registry.h"
+
+/* ---- room ---- */
+
+#define ASK_NS	  20000000ll   /* one sleep of who waits for room */
+#define STALL_NS  5000000000ll /* a pager that does nothing for so long is none */
+#define FRUITLESS 3u	       /* rounds of the evictor that gained nothing */
+
+int64_t mrs_evict_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+void mrs_evict_ring(uint32_t *bell)
+{
+	mrs_fetch_add32(bell, 1);
+	syscall(SYS_futex, bell, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+static void sleep_on(uint32_t *bell, uint32_t seen, int64_t ns)
+{
+	struct timespec time = {.tv_sec = ns / 1000000000ll, .tv_nsec = ns % 1000000000ll};
+
+	syscall(SYS_futex, bell, FUTEX_WAIT, seen, &time, NULL, 0);
+}
+
+uint32_t *mrs_evictor_bell(struct morsel_pool *pool)
+{
+	return &mrs_pool_state(pool)->room_bell;
+}
+
+static void want_room(struct mrs_state *state, uint64_t frames)
+{
+	uint64_t wanted = mrs_load_relaxed(&state->room_wanted);
+
+	while (wanted < mrs_max(frames, 1) &&
+	       !mrs_cas(&state->room_wanted, &wanted, mrs_max(frames, 1)))
+		;
+	mrs_evict_ring(&state->room_bell);
+}
+
+/* Rings until the frames fit, the evictor gains nothing any more, or nobody answers in time. */
+static int wait_for_room(struct morsel_pool *pool, uint64_t frames, int64_t ns)
+{
+	struct mrs_state *state = mrs_pool_state(pool);
+	int64_t end = mrs_evict_now_ns() + ns, heard = mrs_evict_now_ns();
+	uint64_t least = UINT64_MAX;
+	unsigned fruitless = 0;
+
+	for (;;) {
+		uint32_t done = mrs_load_acquire32(&state->room_done);
+		uint64_t resident;
+
+		want_room(state, frames);
+		sleep_on(&state->room_done, done, mrs_min(ASK_NS, ns));
+		if (mrs_pool_fits(pool, frames))
+			return 0;
+		resident = mrs_pool_resident(pool);
+		if (mrs_load_acquire32(&state->room_done) != done) {
+			heard = mrs_evict_now_ns();
+			fruitless = resident < least ? 0 : fruitless + 1;
+			least = mrs_min(least, resident);
+		}
+		if (fruitless == FRUITLESS || mrs_evict_now_ns() > end ||
+		    mrs_evict_now_ns() - heard > STALL_NS)
+			return -ENOSPC;
+	}
+}
+
+int mrs_evict_make_room(struct morsel_pool *pool, uint64_t frames, int64_t ns)
+{
+	struct mrs_state *state = mrs_pool_state(pool);
+	bool parked;
+	int rc;
+
+	if (mrs_pool_fits(pool, frames))
+		return 0;
+	if (frames > mrs_load_relaxed(&state->budget_frames) || !mrs_load_acquire(&state->pager))
+		return -ENOSPC;
+	MRS_PROBE("evict.room.asked");
+	parked = mrs_txn_park(pool);
+	rc = wait_for_room(pool, frames, ns);
+	mrs_txn_unpark(pool, parked);
+	return rc;
+}
+
+int mrs_evict_room_for(struct morsel_pool *pool, uint64_t frames, int64_t ns)
+{
+	bool parked;
+	int rc;
+
+	/* Without a swap target hardly anything could go. */
+	if (!mrs_load_acquire(&mrs_pool_state(pool)->swap_table))
+		return -ENOSPC;
+	parked = mrs_txn_park(pool);
+	rc = mrs_pager_ensure(pool);
+	if (!rc)
+		rc = mrs_evict_make_room(pool, frames, ns);
+	mrs_txn_unpark(pool, parked);
+	return rc ? -ENOSPC : 0;
+}
+
+/* ---- asked for: by advice, through the pager ---- */
+
+/* What one letter asks for, and how long it may take. */
+#define LETTER_PAGES 8192u
+#define LETTER_NS    10000000000ll
+#define CONNECT_NS   3000000000ll
+#define CONNECT_STEP 5000000l
+
+int mrs_evict_serve(struct morsel_pool *pool, uint32_t op, uint64_t record, uint64_t first,
+		    uint64_t count, uint64_t *arg)
+{
+	struct morsel *morsel;
+	uint64_t evicted = 0;
+	int rc;
+
+	if (op == MRS_REQUEST_ROOM) {
+		want_room(mrs_pool_state(pool), count);
+		return 0;
+	}
+	if (op != MRS_REQUEST_EVICT)
+		return -EOPNOTSUPP;
+	rc = mrs_handle_open(pool, record, &morsel);
+	if (rc)
+		return rc == -EAGAIN ? -ENOENT : rc;
+	rc = mrs_evict_range(morsel, first, count, false, &evicted);
+	*arg = evicted;
+	morsel_close(morsel);
+	return rc;
+}
+
+/* The asker's words for what the pager answered with a bare number. */
+static int explain(struct morsel *morsel, int rc, uint64_t page, uint64_t pages)
+{
+	struct morsel_pool *pool = morsel->pool;
+	struct mrs_seen_view by;
+	struct mrs_pin pin;
+
+	switch (rc) {
+	case -EBUSY:
+		if (mrs_registry_pinned(pool, mrs_morsel_coherence(morsel)->family, page,
+					page + pages, &by, &pin))
+			return mrs_evict_pinned(pool, &by, &pin);
+		return mrs_fail(rc, "a grant held the pages a moment ago: try again");
+	case -ENODEV:
+		return mrs_fail(rc, "%s has no swap target: add one with `morsel swap add`",
+				mrs_pool_path(pool));
+	case -ENOSPC:
+		return mrs_fail(rc,
+				"every swap target of %s is full: add one with `morsel swap add`",
+				mrs_pool_path(pool));
+	case -EIO:
+		return mrs_fail(rc,
+				"a swap target of %s failed: `morsel swap list` tells which; add "
+				"another with `morsel swap add`",
+				mrs_pool_path(pool));
+	case -EAGAIN:
+		return mrs_fail(rc,
+				"the pager of %s lacks the userfaultfd descriptor of a process "
+				"with a writable view: try again, or end that process",
+				mrs_pool_path(pool));
+	case -ETIMEDOUT:
+		return mrs_fail(rc, "the pager of %s, or a swap target, was too slow: try again",
+				mrs_pool_path(pool));
+	default:
+		return mrs_fail_errno(rc, "the pager of %s refused", mrs_pool_path(pool));
+	}
+}
+
+/* One letter to the pager. -EOWNERDEAD without words: it died, or gave up the office, meanwhile. */
+static int ask_pager(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t *evicted)
+{
+	struct morsel_pool *pool = morsel->pool;
+	unsigned pager = mrs_pager_slot(pool);
+	struct mrs_slot_set who = {0};
+	uint64_t generation;
+	uint32_t answer = 0;
+	struct mrs_txn txn;
+	int rc;
+
+	if (pager >= MRS_SLOTS)
+		return -EOWNERDEAD;
+	generation = mrs_pool_slot_generation(pool, pager);
+	mrs_slot_set_add(&who, pager);
+	rc = mrs_txn_begin(pool, MRS_INTENT_OTHER, &txn);
+	if (rc)
+		return rc;
+	rc = mrs_mail_ask_for(&txn, &who, MRS_REQUEST_EVICT, morsel->cell, page, pages, 0,
+			      LETTER_NS, NULL, &answer);
+	*evicted = answer;
+	mrs_txn_end(&txn);
+	if (!rc && !*evicted &&
+	    (mrs_pager_slot(pool) != pager || mrs_pool_slot_generation(pool, pager) != generation))
+		return -EOWNERDEAD;
+	return rc && rc != -ETIMEDOUT ? explain(morsel, rc, page, pages) : rc;
+}
+
+static int evict_piece(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t *evicted)
+{
+	struct timespec step = {.tv_nsec = CONNECT_STEP};
+	int64_t end = mrs_evict_now_ns() + CONNECT_NS;
+	int rc;
+
+	for (;;) {
+		*evicted = 0;
+		rc = mrs_pager_ensure(morsel->pool);
+		if (rc)
+			return rc;
+		rc = mrs_pager_is_self(morsel->pool)
+			     ? mrs_evict_range(morsel, page, pages, false, evicted)
+			     : ask_pager(morsel, page, pages, evicted);
+		/* A new pager gets everyone's descriptors within moments. */
+		if ((rc != -EAGAIN && rc != -EOWNERDEAD) || mrs_evict_now_ns() > end)
+			break;
+		nanosleep(&step, NULL);
+	}
+	return rc == -EOWNERDEAD ? mrs_fail(-EAGAIN, "%s has no pager that stays alive: try again",
+					    mrs_pool_path(morsel->pool))
+				 : rc;
+}
+
+int mrs_evict(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t *evicted)
+{
+	uint64_t total = 0;
+	int rc = mrs_evict_check(morsel), first = 0;
+
+	for (uint64_t at = page; !rc && at < page + pages; at += LETTER_PAGES) {
+		uint64_t piece = 0;
+		int said =
+			evict_piece(morsel, at, mrs_min(page + pages - at, LETTER_PAGES), &piece);
+
+		total += piece;
+		/* What is pinned in one piece is no reason to leave the others. */
+		if (said == -EBUSY && !first)
+			first = said;
+		else if (said && said != -EBUSY)
+			rc = said;
+	}
+	if (!rc && first && !total)
+		rc = explain(morsel, first, page, pages);
+	if (!rc)
+		*evicted = total;
+	return rc;
+}

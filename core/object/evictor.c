@@ -1,0 +1,407 @@
+/*
+ * The automatic evictor: keeps what is resident between the watermarks of the budget, and makes
+ *room for who waits (evict_ask.c). A step of it is a tick, called by a thread of the pager.
+ *
+ * Victims: a clock over the evictable morsels, in chunks. In front of the hand, chunks lose their
+ * translations in every process (DROP), which costs who uses them a minor fault; when the hand
+ *comes to them the processes tell which pages are mapped again (SCAN). Those are spared, for one
+ *round; of the others those go first that need not be written. Who does not answer does not count
+ *as a user. When a whole round has gained nothing, the next one spares nothing.
+ *
+ *	       DROP					    SCAN, evict
+ *	front hand -> [chunk][chunk] ... queue ... [chunk] -> hand
+ */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "object/evict.h"
+#include "object/internal.h"
+#include "object/retarget.h"
+#include "view/mailbox.h"
+#include "view/registry.h"
+
+#define CHUNK_MIN   64u
+#define CHUNK_MAX   512u /* a SCAN speaks for 32 groups of it */
+#define QUEUE	    32u	 /* chunks between the drop and the hand */
+#define LIST	    256u
+#define TICK_PAGES  16384u	 /* evicted in one tick at most: who waits is told now and then */
+#define LETTER_NS   20000000ll	 /* DROP and SCAN are hints: who is slow is left out */
+#define SNUB_NS	    1000000000ll /* and not asked for so long */
+#define SETTLE_NS   1000000ll	 /* between DROP and SCAN at least */
+#define IDLE_NS	    100000000ll
+#define BACK_OFF_NS 10000000ll
+#define PATIENT_NS  100000000ll /* back-off while somebody waits for room */
+#define LAZY_NS	    1000000000ll
+
+struct chunk {
+	mrs_cell record;
+	uint64_t page, pages;
+	int64_t dropped_ns; /* 0: it has no second chance */
+};
+
+/* What a pager's thread remembers from tick to tick. All of it may be lost. */
+struct clock {
+	struct morsel_pool *pool;
+	mrs_cell list[LIST]; /* evictable morsels of this part of the round */
+	unsigned count, at;
+	uint64_t listed; /* cell index + 1 of the last one listed */
+	uint64_t page;	 /* front hand in list[at] */
+	unsigned rounds; /* completed since something was evicted */
+	struct chunk queue[QUEUE];
+	unsigned first, queued;
+	int64_t back_off_ns, not_before_ns;
+	struct mrs_slot_set snubbed;
+	int64_t snub_end_ns;
+};
+
+static __thread struct clock clock_of_thread;
+
+/* ---- the front hand ---- */
+
+static int list_record(void *ctx, mrs_cell cell, void *memory)
+{
+	struct mrs_cell_record *record = memory;
+	struct clock *clock = ctx;
+	uint64_t index = (uint32_t)cell, state = mrs_load_acquire(&record->state);
+
+	if (index < clock->listed || !(mrs_flags_of(state) & MORSEL_EVICTABLE) ||
+	    mrs_state_of(state) == MRS_RECORD_FREEING)
+		return 0;
+	clock->list[clock->count++] = cell;
+	clock->listed = index + 1;
+	return clock->count == LIST;
+}
+
+/* The next morsel; false if there is none in all of the pool. */
+static bool next_record(struct clock *clock)
+{
+	clock->page = 0;
+	if (++clock->at < clock->count)
+		return true;
+	for (unsigned i = 0; i < 2; i++) {
+		clock->at = clock->count = 0;
+		mrs_cell_each(mrs_pool_cells(clock->pool), MRS_CELL_RECORD, list_record, clock);
+		if (clock->count)
+			return true;
+		/* Past the last one: the round is over. */
+		clock->listed = 0;
+		clock->rounds++;
+	}
+	return false;
+}
+
+/* MORSEL_ADVICE_DO_NOT_NEED has put the hand somewhere. */
+static void follow_hand(struct clock *clock)
+{
+	mrs_cell record = mrs_swap(&mrs_pool_state(clock->pool)->evict_hand, 0);
+	struct morsel morsel;
+
+	if (!record || !mrs_handle_init(&morsel, clock->pool, record) ||
+	    !mrs_morsel_coherence(&morsel))
+		return;
+	clock->list[0] = record;
+	clock->count = 1;
+	clock->at = 0;
+	clock->page = mrs_load_acquire(&mrs_morsel_coherence(&morsel)->hand);
+	clock->first = clock->queued = 0;
+}
+
+static uint64_t chunk_pages(struct morsel_pool *pool)
+{
+	uint64_t budget = mrs_load_relaxed(&mrs_pool_state(pool)->budget_frames) / 64;
+
+	return mrs_round_down(mrs_min(mrs_max(budget, CHUNK_MIN), CHUNK_MAX), CHUNK_MIN);
+}
+
+/* Is any page of it mapped? *next is the page after what was looked at. */
+static bool has_resident(struct morsel *morsel, uint64_t page, uint64_t end, uint64_t *next)
+{
+	struct mrs_leaf leaf;
+
+	*next = end;
+	while (page < end) {
+		if (mrs_table_leaf(&morsel->table, page, &leaf))
+			return false;
+		if (mrs_entry_state(leaf.entry) == MRS_ENTRY_MAPPED)
+			return true;
+		page = leaf.page + (1ull << MRS_HUGE_ORDER * leaf.level);
+	}
+	*next = mrs_max(page, end);
+	return false;
+}
+
+/* The next chunk of the round with something in it; false if the pool has no evictable morsel. */
+static bool next_chunk(struct clock *clock, struct chunk *chunk)
+{
+	unsigned rounds = clock->rounds;
+	struct morsel morsel;
+
+	while (clock->rounds <= rounds + 1) {
+		uint64_t end, next;
+
+		if (clock->at < clock->count &&
+		    mrs_handle_init(&morsel, clock->pool, clock->list[clock->at])) {
+			end = mrs_morsel_pages(&morsel);
+			while (clock->page < end) {
+				next = mrs_min(mrs_round_down(clock->page, CHUNK_MIN) +
+						       chunk_pages(clock->pool),
+					       end);
+				*chunk = (struct chunk){.record = morsel.cell,
+							.page = clock->page,
+							.pages = next - clock->page};
+				if (has_resident(&morsel, clock->page, next, &clock->page)) {
+					clock->page = next;
+					return true;
+				}
+			}
+		}
+		if (!next_record(clock))
+			return false;
+	}
+	return false;
+}
+
+/* ---- second chance ---- */
+
+struct viewers {
+	struct clock *clock;
+	struct mrs_slot_set who;
+	unsigned count;
+};
+
+static int find_viewer(void *ctx, const struct mrs_seen_view *view)
+{
+	struct viewers *viewers = ctx;
+	uint64_t bit = 1ull << view->slot % 64;
+
+	if (!(view->flags & MRS_VIEW_CPU) || (viewers->clock->snubbed.bit[view->slot / 64] & bit))
+		return 0;
+	viewers->count += !(viewers->who.bit[view->slot / 64] & bit);
+	viewers->who.bit[view->slot / 64] |= bit;
+	return 0;
+}
+
+static void find_viewers(struct clock *clock, const struct chunk *chunk, struct viewers *viewers)
+{
+	uint64_t family = mrs_registry_family(clock->pool, chunk->record);
+
+	*viewers = (struct viewers){.clock = clock};
+	if (mrs_evict_now_ns() > clock->snub_end_ns)
+		clock->snubbed = (struct mrs_slot_set){0};
+	if (family)
+		mrs_registry_each(clock->pool, family, chunk->page, chunk->page + chunk->pages,
+				  find_viewer, viewers);
+}
+
+/* Who is silent is not asked again for a while, and does not count as a user. */
+static uint32_t ask(struct clock *clock, const struct viewers *viewers, enum mrs_request_op op,
+		    const struct chunk *chunk)
+{
+	struct mrs_slot_set silent = {0};
+	uint32_t answer = 0;
+	struct mrs_txn txn;
+	int rc;
+
+	if (mrs_txn_begin(clock->pool, MRS_INTENT_OTHER, &txn))
+		return 0;
+	rc = mrs_mail_ask_for(&txn, &viewers->who, op, chunk->record, chunk->page, chunk->pages, 0,
+			      LETTER_NS, &silent, &answer);
+	mrs_txn_end(&txn);
+	if (rc == -ETIMEDOUT)
+		clock->snub_end_ns = mrs_evict_now_ns() + SNUB_NS;
+	for (size_t i = 0; rc == -ETIMEDOUT && i < mrs_array_length(silent.bit); i++)
+		clock->snubbed.bit[i] |= silent.bit[i];
+	return answer;
+}
+
+static bool has_second_chance(struct clock *clock, const struct chunk *chunk)
+{
+	const struct mrs_cell_coherence *coherence;
+	struct morsel morsel;
+	uint64_t advice;
+
+	if (clock->rounds || !mrs_handle_init(&morsel, clock->pool, chunk->record))
+		return false;
+	coherence = mrs_morsel_coherence(&morsel);
+	advice = coherence ? mrs_load_relaxed(&coherence->advice) : 0;
+	/* What a sequential reader has passed goes first; what nobody needs as well. */
+	return advice != MORSEL_ADVICE_SEQUENTIAL && advice != MORSEL_ADVICE_DO_NOT_NEED;
+}
+
+static void drop_chunk(struct clock *clock, struct chunk *chunk)
+{
+	struct viewers viewers;
+
+	if (!has_second_chance(clock, chunk))
+		return;
+	find_viewers(clock, chunk, &viewers);
+	if (!viewers.count)
+		return;
+	ask(clock, &viewers, MRS_REQUEST_DROP, chunk);
+	chunk->dropped_ns = mrs_evict_now_ns();
+}
+
+/* Which of its pages are mapped again: into spared, a bit each; how many. */
+static uint64_t scan_chunk(struct clock *clock, const struct chunk *chunk, uint64_t *spared)
+{
+	uint64_t group = mrs_mail_group(chunk->pages), count = 0;
+	struct viewers viewers;
+	uint32_t groups;
+
+	memset(spared, 0, CHUNK_MAX / 8);
+	if (!chunk->dropped_ns)
+		return 0;
+	find_viewers(clock, chunk, &viewers);
+	groups = viewers.count ? ask(clock, &viewers, MRS_REQUEST_SCAN, chunk) : 0;
+	for (uint64_t i = 0; groups && i < chunk->pages; i++) {
+		if (!(groups >> i / group & 1))
+			continue;
+		spared[i / 64] |= 1ull << i % 64;
+		count++;
+	}
+	return count;
+}
+
+/* ---- the hand ---- */
+
+static void fill_queue(struct clock *clock)
+{
+	while (clock->queued < QUEUE) {
+		struct chunk *chunk = &clock->queue[(clock->first + clock->queued) % QUEUE];
+
+		if (!next_chunk(clock, chunk))
+			return;
+		drop_chunk(clock, chunk);
+		clock->queued++;
+		/* No more than is there: the same chunk twice has no time between DROP and SCAN. */
+		if (clock->rounds)
+			return;
+	}
+}
+
+static void sleep_until(int64_t ns)
+{
+	int64_t left = ns - mrs_evict_now_ns();
+	struct timespec time = {.tv_nsec = mrs_min(left, SETTLE_NS)};
+
+	if (left > 0)
+		nanosleep(&time, NULL);
+}
+
+/* Evicts from one chunk what nobody uses, what is clean first; up to need pages of the rest. */
+static uint64_t evict_chunk(struct clock *clock, const struct chunk *chunk, uint64_t need)
+{
+	uint64_t spared[CHUNK_MAX / 64], count;
+	struct mrs_evict_job job = {
+		.page = chunk->page, .pages = chunk->pages, .clean_only = true, .spared = spared};
+
+	if (mrs_handle_open(clock->pool, chunk->record, &job.morsel))
+		return 0;
+	if (chunk->dropped_ns)
+		sleep_until(chunk->dropped_ns + SETTLE_NS);
+	count = scan_chunk(clock, chunk, spared);
+	mrs_fetch_add(&mrs_pool_state(clock->pool)->count[MRS_COUNT_SECOND_CHANCE], count);
+	mrs_evict_job(&job);
+	if (job.evicted < need) {
+		uint64_t clean = job.evicted;
+
+		job.clean_only = false;
+		job.evicted = 0;
+		mrs_evict_job(&job);
+		job.evicted += clean;
+	}
+	morsel_close(job.morsel);
+	return job.evicted;
+}
+
+static uint64_t evict_some(struct clock *clock, uint64_t need)
+{
+	uint64_t evicted = 0;
+
+	follow_hand(clock);
+	clock->rounds = 0;
+	/* In the third round everything has been tried, and without mercy. */
+	while (evicted < mrs_min(need, TICK_PAGES) && clock->rounds < 3) {
+		struct chunk chunk;
+		uint64_t gained;
+
+		fill_queue(clock);
+		if (!clock->queued)
+			break;
+		chunk = clock->queue[clock->first];
+		clock->first = (clock->first + 1) % QUEUE;
+		clock->queued--;
+		gained = evict_chunk(clock, &chunk, need - evicted);
+		evicted += gained;
+		if (gained)
+			clock->rounds = 0;
+	}
+	return evicted;
+}
+
+/* ---- the tick ---- */
+
+static void sum_reserving(void *ctx, unsigned slot, struct mrs_slot *shared)
+{
+	*(uint64_t *)ctx += mrs_load_acquire(&shared->reserving);
+}
+
+/* How many pages must go, for the watermarks and for who waits. */
+static uint64_t must_go(struct morsel_pool *pool, uint64_t wanted)
+{
+	struct mrs_state *state = mrs_pool_state(pool);
+	uint64_t budget = mrs_load_acquire(&state->budget_frames);
+	uint64_t low = mrs_load_relaxed(&state->budget_low);
+	uint64_t high = mrs_load_relaxed(&state->budget_high);
+	uint64_t resident = mrs_pool_resident(pool), asked = resident + wanted, need = 0;
+
+	if (!budget)
+		return 0;
+	mrs_pool_each_slot(pool, sum_reserving, &asked);
+	high = high && high < budget ? high : budget - budget / 16;
+	low = low && low < high ? low : mrs_min(budget - budget / 8, high);
+	if (resident > high)
+		need = resident - low;
+	if (wanted && asked > budget)
+		need = mrs_max(need, asked - budget);
+	return need;
+}
+
+static struct clock *clock_for(struct morsel_pool *pool)
+{
+	struct clock *clock = &clock_of_thread;
+
+	if (clock->pool != pool)
+		*clock = (struct clock){.pool = pool};
+	return clock;
+}
+
+int64_t mrs_evictor_tick(struct morsel_pool *pool)
+{
+	struct mrs_state *state = mrs_pool_state(pool);
+	struct clock *clock = clock_for(pool);
+	uint64_t wanted = mrs_load_acquire(&state->room_wanted), need = must_go(pool, wanted),
+		 gained;
+	int64_t now = mrs_evict_now_ns(), longest = wanted ? PATIENT_NS : LAZY_NS;
+
+	if (need && now < mrs_min(clock->not_before_ns, now + longest) && clock->back_off_ns)
+		return mrs_min(clock->not_before_ns - now, longest);
+	/* Before the work: who asks during it rings for another tick. */
+	mrs_swap(&state->room_wanted, 0);
+	mrs_pool_may_exceed(true);
+	gained = need ? evict_some(clock, need) : 0;
+	mrs_pool_may_exceed(false);
+	MRS_PROBE("evictor.tick");
+	mrs_evict_ring(&state->room_done);
+	if (!need || gained) {
+		clock->back_off_ns = 0;
+		return gained < need ? 0 : IDLE_NS;
+	}
+	/* Nothing can go: what that took is spent in rest twenty times over. */
+	clock->back_off_ns = mrs_max(2 * clock->back_off_ns, BACK_OFF_NS);
+	clock->back_off_ns = mrs_max(clock->back_off_ns, 20 * (mrs_evict_now_ns() - now));
+	clock->back_off_ns = mrs_min(clock->back_off_ns, longest);
+	clock->not_before_ns = mrs_evict_now_ns() + clock->back_off_ns;
+	return clock->back_off_ns;
+}
