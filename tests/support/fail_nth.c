@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/types.h>
@@ -80,6 +81,11 @@ WRAP(ssize_t, read, EIO, -1, (int fd, void *p, size_t n), (fd, p, n))
 WRAP(ssize_t, pread, EIO, -1, (int fd, void *p, size_t n, off_t off), (fd, p, n, off))
 WRAP(ssize_t, write, ENOSPC, -1, (int fd, const void *p, size_t n), (fd, p, n))
 WRAP(ssize_t, pwrite, ENOSPC, -1, (int fd, const void *p, size_t n, off_t off), (fd, p, n, off))
+WRAP(void *, aligned_alloc, ENOMEM, NULL, (size_t align, size_t n), (align, n))
+WRAP(ssize_t, preadv, EIO, -1, (int fd, const struct iovec *iov, int n, off_t off),
+     (fd, iov, n, off))
+WRAP(ssize_t, pwritev, ENOSPC, -1, (int fd, const struct iovec *iov, int n, off_t off),
+     (fd, iov, n, off))
 WRAP(ssize_t, sendmsg, EPIPE, -1, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
 WRAP(ssize_t, recvmsg, EIO, -1, (int fd, struct msghdr *m, int flags), (fd, m, flags))
 WRAP(ssize_t, getrandom, EAGAIN, -1, (void *p, size_t n, unsigned flags), (p, n, flags))
