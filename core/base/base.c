@@ -21,7 +21,7 @@ static struct {
 	pthread_mutex_t lock; /* protects fn and ctx against morsel_log_set(); nothing follows it */
 	morsel_log_fn fn;
 	void *ctx;
-} log_sink = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} log_sink = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 const char *morsel_errormsg(void)
 {
@@ -43,7 +43,7 @@ const char *morsel_version(void)
 
 static int level_of_text(const char *text)
 {
-	static const char *const names[] = { "none", "error", "warn", "info", "debug" };
+	static const char *const names[] = {"none", "error", "warn", "info", "debug"};
 
 	for (size_t i = 0; i < mrs_array_length(names); i++)
 		if (!strcmp(text, names[i]))
@@ -142,11 +142,14 @@ int mrs_opts_read(void *to, size_t known, const void *from)
 		return 0;
 	memcpy(&given, from, sizeof(given));
 	if (given < sizeof(given))
-		return mrs_fail(-EINVAL, "an option struct must begin with its own size in bytes, "
-				"found %zu: set .size = sizeof(the struct)", given);
+		return mrs_fail(-EINVAL,
+				"an option struct must begin with its own size in bytes, "
+				"found %zu: set .size = sizeof(the struct)",
+				given);
 	for (size_t i = known; i < given; i++)
 		if (((const unsigned char *)from)[i])
-			return mrs_fail(-E2BIG, "an option struct of %zu bytes sets an option that "
+			return mrs_fail(-E2BIG,
+					"an option struct of %zu bytes sets an option that "
 					"this libmorsel (%s) does not know: update libmorsel",
 					given, MORSEL_VERSION_STRING);
 	memcpy(to, from, mrs_min(given, known));
@@ -174,13 +177,91 @@ static void crc_tables_make(void)
 						crc_table[0][crc_table[step - 1][byte] & 255];
 }
 
+#if defined(__x86_64__)
+/*
+ * The processor's own instruction: a step takes three cycles, and three can be under way at once.
+ * So three thirds of a block are summed side by side, and the sums of the first two are then moved
+ * on past what follows them: by multiplication with x^(8 * distance), for which crc_shift[] has the
+ * products of every byte of a sum.
+ */
+#define CRC_THIRD 1360u /* bytes; three make 4080 of a page's 4096 */
+static uint32_t crc_shift[4][256];
+static bool crc_is_fast;
+
+__attribute__((target("sse4.2"))) static uint32_t crc_plain(uint32_t crc, const unsigned char *p,
+							    size_t bytes)
+{
+	uint64_t wide = crc, word;
+
+	for (; bytes >= 8; bytes -= 8, p += 8) {
+		memcpy(&word, p, 8);
+		wide = __builtin_ia32_crc32di(wide, word);
+	}
+	for (; bytes; bytes--, p++)
+		wide = __builtin_ia32_crc32qi((uint32_t)wide, *p);
+	return (uint32_t)wide;
+}
+
+static void crc_shift_make(void)
+{
+	static const unsigned char zero[CRC_THIRD];
+
+	crc_is_fast = __builtin_cpu_supports("sse4.2");
+	if (!crc_is_fast)
+		return;
+	for (unsigned at = 0; at < 4; at++)
+		for (uint32_t byte = 0; byte < 256; byte++)
+			crc_shift[at][byte] = crc_plain(byte << 8 * at, zero, sizeof(zero));
+}
+
+/* The sum crc, after CRC_THIRD zero bytes more. */
+static uint32_t crc_move(uint32_t crc)
+{
+	return crc_shift[0][crc & 255] ^ crc_shift[1][crc >> 8 & 255] ^
+	       crc_shift[2][crc >> 16 & 255] ^ crc_shift[3][crc >> 24];
+}
+
+__attribute__((target("sse4.2"))) static uint32_t crc_fast(uint32_t crc, const unsigned char *p,
+							   size_t bytes)
+{
+	for (; bytes >= 3 * CRC_THIRD; bytes -= 3 * CRC_THIRD, p += 3 * CRC_THIRD) {
+		uint64_t a = crc, b = 0, c = 0;
+
+		for (unsigned i = 0; i < CRC_THIRD; i += 8) {
+			uint64_t word[3];
+
+			memcpy(&word[0], p + i, 8);
+			memcpy(&word[1], p + CRC_THIRD + i, 8);
+			memcpy(&word[2], p + 2 * CRC_THIRD + i, 8);
+			a = __builtin_ia32_crc32di(a, word[0]);
+			b = __builtin_ia32_crc32di(b, word[1]);
+			c = __builtin_ia32_crc32di(c, word[2]);
+		}
+		crc = crc_move(crc_move((uint32_t)a) ^ (uint32_t)b) ^ (uint32_t)c;
+	}
+	return crc_plain(crc, p, bytes);
+}
+#endif
+
+static void crc_make(void)
+{
+	crc_tables_make();
+#if defined(__x86_64__)
+	crc_shift_make();
+#endif
+}
+
 uint32_t mrs_crc32c(uint32_t seed, const void *data, size_t bytes)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	const unsigned char *p = data;
 	uint32_t crc = ~seed;
 
-	pthread_once(&once, crc_tables_make);
+	pthread_once(&once, crc_make);
+#if defined(__x86_64__)
+	if (crc_is_fast)
+		return ~crc_fast(crc, p, bytes);
+#endif
 	for (; bytes >= 8; bytes -= 8, p += 8) {
 		uint32_t low, high;
 
@@ -199,7 +280,7 @@ uint32_t mrs_crc32c(uint32_t seed, const void *data, size_t bytes)
 
 const char *mrs_bytes_text(uint64_t bytes, char *buffer)
 {
-	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
 	double value = (double)bytes;
 	size_t unit = 0;
 
