@@ -61,6 +61,14 @@ enum morsel_fault_mode {
  */
 MORSEL_API int morsel_pool_faults(struct morsel_pool *pool);
 
+/*
+ * Sees to it that the pool has a pager and keeps doing so until the handle is closed: this process is
+ * elected if there is none, now or later. For services (`morsel pager`); processes with views of
+ * evictable morsels do it by themselves. Returns the pager's process id as it gave it itself, or 0 if it
+ * has just ended. -ETIMEDOUT names a pager that does not answer.
+ */
+MORSEL_API int64_t morsel_pool_pager(struct morsel_pool *pool);
+
 #ifdef __cplusplus
 }
 #endif
