@@ -121,6 +121,14 @@ void mrs_txn_settle(struct mrs_txn *txn)
 	morsel_frames_settle(&txn->pool->frames, txn->index);
 }
 
+bool mrs_txn_is_free(struct mrs_txn *txn)
+{
+	struct morsel_frames_pending pending;
+
+	return !txn->intent->putting &&
+	       !morsel_frames_pending(&txn->pool->frames, txn->index, &pending);
+}
+
 void mrs_txn_put_begin(struct mrs_txn *txn, unsigned order, uint64_t frame)
 {
 	MRS_CHECK(!txn->intent->putting);
@@ -144,6 +152,11 @@ void mrs_txn_put_end(struct mrs_txn *txn)
 			pool->path, mrs_putting_frame(putting), mrs_putting_order(putting),
 			strerror(-rc));
 	MRS_PROBE("pool.frames.put");
+	mrs_store_release(&txn->intent->putting, 0);
+}
+
+void mrs_txn_put_cancel(struct mrs_txn *txn)
+{
 	mrs_store_release(&txn->intent->putting, 0);
 }
 

@@ -70,6 +70,8 @@ int mrs_txn_get(struct mrs_txn *txn, unsigned order, enum mrs_frame_class class,
 /* Takes these very frames: -EBUSY if one of them is taken. */
 int mrs_txn_get_at(struct mrs_txn *txn, unsigned order, uint64_t frame);
 void mrs_txn_settle(struct mrs_txn *txn);
+/* Is nothing pending and nothing being put? Only then may frames be taken or given for something else. */
+bool mrs_txn_is_free(struct mrs_txn *txn);
 
 /*
  * Gives 2^order frames back. The memory behind must have been given back before (mrs_pool_unback).
@@ -78,6 +80,8 @@ void mrs_txn_settle(struct mrs_txn *txn);
  */
 void mrs_txn_put_begin(struct mrs_txn *txn, unsigned order, uint64_t frame);
 void mrs_txn_put_end(struct mrs_txn *txn);
+/* Instead of put_end: the frames have other owners, who keep them. */
+void mrs_txn_put_cancel(struct mrs_txn *txn);
 
 /* One immovable frame with memory behind it, zeroed, for a table or other metadata; like get. */
 int mrs_txn_get_table(struct mrs_txn *txn, uint64_t *frame);

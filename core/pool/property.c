@@ -138,21 +138,12 @@ static void put_table(struct mrs_txn *txn, uint64_t table)
 	mrs_txn_put_end(txn);
 }
 
-/* An allocator local and an intent name one thing each. */
-static bool can_take_frames(struct mrs_txn *txn)
-{
-	struct morsel_frames_pending pending;
-
-	return !txn->intent->putting &&
-	       !morsel_frames_pending(&txn->pool->frames, txn->index, &pending);
-}
-
 static int make_first(struct mrs_txn *txn)
 {
 	uint64_t table, none = 0;
 	int rc;
 
-	if (!can_take_frames(txn))
+	if (!mrs_txn_is_free(txn))
 		return mrs_fail(-EAGAIN,
 				"%s: the table of frame properties cannot be made in the middle of "
 				"another allocation",
@@ -263,7 +254,7 @@ static int grow(struct mrs_txn *txn, uint64_t seen)
 	bool parked;
 	int rc;
 
-	if (!can_take_frames(txn))
+	if (!mrs_txn_is_free(txn))
 		return mrs_fail(-EAGAIN,
 				"%s: the table of frame properties is full and cannot grow in the "
 				"middle of another allocation",
@@ -294,7 +285,7 @@ static void grow_if_crowded(struct mrs_txn *txn, uint64_t table, unsigned more)
 	uint64_t now, not_before;
 
 	if (!lines_of(txn->pool, table, &lines) || !is_crowded(txn->pool, &lines, more) ||
-	    !can_take_frames(txn))
+	    !mrs_txn_is_free(txn))
 		return;
 	now = (uint64_t)mrs_now_ns();
 	not_before = mrs_load_relaxed(again);

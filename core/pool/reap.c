@@ -19,6 +19,7 @@
 #include "object/object.h"
 #include "pool/internal.h"
 #include "pool/property.h"
+#include "swap/swap.h"
 
 #define AGAIN_NS 5000000000ll
 
@@ -78,6 +79,7 @@ static bool referenced(struct morsel_pool *pool, uint64_t frame, uint64_t count)
 	struct overlap overlap = {.frame = frame, .count = count};
 
 	mrs_prop_owned(pool, own_overlaps, &overlap);
+	mrs_swap_owned(pool, own_overlaps, &overlap);
 	return overlap.found || mrs_object_repair.referenced(pool, frame, count);
 }
 
@@ -259,6 +261,7 @@ static void repair_slot(struct morsel_pool *pool, unsigned slot)
 		repair_putting(pool, slot, i);
 	repair_intents(pool, slot);
 	repair_pending(pool, slot);
+	mrs_swap_repair(pool, slot);
 	mrs_txn_repairing(nested);
 	MRS_PROBE("pool.reap.repaired");
 	mrs_fetch_or(mrs_slot_word(pool, slot), MRS_SLOT_REPAIRED);

@@ -403,5 +403,6 @@ MORSEL_API void morsel_release(struct morsel_grant *grant);
 #endif
 
 #include <morsel/pager.h>
+#include <morsel/swap.h>
 
 #endif

@@ -1,0 +1,121 @@
+/*
+ * Swap targets: where the content of evicted pages of a pool is kept.
+ *
+ * A pool has up to 16 targets. A target is a file or block device, or memory of the pool itself
+ * that holds pages compressed. Pages go to the target with the highest priority that has room; if
+ * one fails, the next is tried. Content is checked by a checksum whenever it is read: a page that
+ * cannot be read is lost, and whoever touches it is told (SIGBUS); all others are unharmed.
+ *
+ * All processes that attach the pool reach its targets: a file by its path, which must name the
+ * same file for all of them. A file that is gone or was replaced is an error, never wrong data.
+ *
+ * Only morsels created with MORSEL_EVICTABLE have pages there. Pages filled with one byte are kept
+ * nowhere: they need no target's room.
+ */
+#ifndef MORSEL_SWAP_H
+#define MORSEL_SWAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <morsel/morsel.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum morsel_swap_kind {
+	MORSEL_SWAP_FILE = 1, /* a file or block device */
+	MORSEL_SWAP_MEMORY,   /* compressed, in frames of the pool: they count against its budget */
+};
+
+enum morsel_swap_compression {
+	MORSEL_SWAP_AUTO, /* lz4, or what is installed */
+	MORSEL_SWAP_LZ4,
+	MORSEL_SWAP_ZSTD, /* smaller and slower: for pages that are rarely needed */
+};
+
+enum morsel_swap_flags {
+	/*
+	 * File: read and write one after the other by system calls, without liburing. Without this
+	 * flag a machine that has no liburing or no io_uring is refused (-EOPNOTSUPP).
+	 */
+	MORSEL_SWAP_PLAIN_IO = 1,
+	/* File: use it though it holds something else, which is lost. */
+	MORSEL_SWAP_OVERWRITE = 2,
+	/* File: do not reserve its bytes on the disk now; writing may fail later. */
+	MORSEL_SWAP_SPARSE = 4,
+};
+
+struct morsel_swap_opts {
+	size_t size;	  /* sizeof(struct morsel_swap_opts) */
+	const char *path; /* of the file or block device; NULL: compressed memory */
+	uint64_t bytes; /* at most so much; 0: all of a device or existing file, or a quarter of the
+			   pool */
+	int32_t priority;     /* higher is filled first; 0 to 32767, -1 ... for last resort */
+	uint32_t compression; /* enum morsel_swap_compression; memory only */
+	uint32_t flags;	      /* enum morsel_swap_flags */
+	uint32_t reserved;
+};
+
+/*
+ * Adds a target; *id (may be NULL) names it. A file that does not exist is made, and removed with
+ * the target. -EINVAL; -ENOSPC: 16 targets, no room on the disk, or no frames for its map (about
+ * 0.05 %); -EEXIST: the file is not empty (MORSEL_SWAP_OVERWRITE), or is a target already;
+ * -EOPNOTSUPP: liburing or the compressor is missing, or the pool's kind does not evict.
+ */
+MORSEL_API int morsel_swap_add(struct morsel_pool *pool, const struct morsel_swap_opts *opts,
+			       unsigned *id);
+
+enum morsel_swap_remove_flags {
+	/* Also if pages are there that are nowhere else: they are lost, who touches them gets
+	   SIGBUS. */
+	MORSEL_SWAP_LOSE = 1,
+	/* Take a target that was being emptied into use again. */
+	MORSEL_SWAP_KEEP = 2,
+};
+
+/*
+ * Removes a target. From the call on it takes no more pages; while pages are there it answers
+ * -EBUSY, with their number in words, and each one leaves it when it is next brought in or its
+ * morsel is freed (morsel_advise(), MORSEL_ADVICE_WILL_NEED over the evictable morsels brings them
+ * in): then call again. -ENOENT: no such target.
+ */
+MORSEL_API int morsel_swap_remove(struct morsel_pool *pool, unsigned id, unsigned flags);
+
+enum morsel_swap_state {
+	MORSEL_SWAP_IN_USE = 1,
+	MORSEL_SWAP_FAILING,  /* a write failed: is used when all others are full */
+	MORSEL_SWAP_EMPTYING, /* takes no more pages: morsel_swap_remove() */
+	MORSEL_SWAP_MISSING,  /* this process cannot reach its file */
+};
+
+struct morsel_swap_info {
+	size_t size; /* sizeof(struct morsel_swap_info) of the library */
+	unsigned id;
+	uint32_t kind;	/* enum morsel_swap_kind */
+	uint32_t state; /* enum morsel_swap_state */
+	int32_t priority;
+	uint32_t compression; /* enum morsel_swap_compression, as chosen; memory only */
+	uint32_t flags;	      /* enum morsel_swap_flags */
+	uint64_t bytes;	      /* capacity: of the file's slots; most memory */
+	uint64_t pages;	      /* kept there now */
+	uint64_t
+		stored_bytes; /* what they need there: of memory, after compression, without gaps */
+	uint64_t memory_bytes; /* memory: frames that it occupies now */
+	uint64_t errors_read;
+	uint64_t errors_write;
+	uint64_t errors_content; /* read, but not what was written */
+	const char *path;	 /* NULL: memory; valid during the call */
+};
+
+/* Calls fn for each target; a non-zero answer ends it and is returned. */
+MORSEL_API int morsel_swap_list(struct morsel_pool *pool,
+				int (*fn)(void *ctx, const struct morsel_swap_info *info),
+				void *ctx);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
