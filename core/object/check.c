@@ -14,6 +14,7 @@
 
 #include "model/model.h"
 #include "object/internal.h"
+#include "view/registry.h"
 
 /* ---- every frame ---- */
 
@@ -319,5 +320,6 @@ void mrs_check_walk(struct morsel_pool *pool,
 	mrs_dir_each(cells, check_dirent, &check);
 	mrs_cell_each(cells, MRS_CELL_RECORD, check_record, &check);
 	check_counts(&check);
+	mrs_registry_validate(pool, report, ctx);
 	each_frame(&each);
 }

@@ -53,6 +53,15 @@ int mrs_morsel_fill(struct morsel *morsel, uint64_t page, uint64_t pages);
  */
 int mrs_morsel_view_publish(struct morsel *morsel, uint64_t end_page, bool writable,
 			    uint64_t *handle);
+/*
+ * The same for a view that is listed (view/registry.h) as soon as it is mapped, and forgets what a
+ * shrink takes away when its process is told: it is not in the way of one. Who lists it asks
+ * mrs_morsel_view_fits() after.
+ */
+int mrs_morsel_view_publish_told(struct morsel *morsel, uint64_t end_page, bool writable,
+				 uint64_t *handle);
+/* Has the morsel so many pages? Waits for who is about to change its size. -EBUSY in words. */
+int mrs_morsel_view_fits(struct morsel *morsel, uint64_t end_page);
 void mrs_morsel_view_withdraw(struct morsel *morsel, uint64_t handle);
 
 #endif

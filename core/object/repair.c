@@ -17,6 +17,7 @@
 #include <errno.h>
 
 #include "object/internal.h"
+#include "view/registry.h"
 
 /* The record named in cell[which], if this intent holds its lock. */
 static bool locked_record(struct mrs_txn *txn, unsigned which, struct morsel *morsel)
@@ -218,7 +219,10 @@ static void repair_intent(struct mrs_txn *txn)
 		repair_free(txn);
 		break;
 	case MRS_INTENT_OTHER:
-		mrs_open_chain_repair(txn);
+		if (mrs_load_acquire32(&txn->intent->step) == MRS_CHAIN_OPEN)
+			mrs_open_chain_repair(txn);
+		else
+			mrs_registry_repair(txn);
 		break;
 	default:
 		return; /* the pool room's own */
@@ -248,6 +252,7 @@ static void drop_open(struct morsel_pool *pool, unsigned slot)
 {
 	mrs_open_each(pool, mrs_pool_slot(pool, slot), drop_entry, pool);
 	mrs_open_chain_free(pool, slot);
+	mrs_registry_drop_slot(pool, slot);
 }
 
 const struct mrs_repair_ops mrs_object_repair = {

@@ -2,13 +2,23 @@
  * Changing the size, and sealing: under the record's lock, against views by the protocol in view.c.
  *
  * Grow: frames and memory beyond the end first, then bytes, which is the instant. Shrink: bytes
- * first (step SIZING: undone by a repair), then a look at all views, then step CUTTING (finished by
- * a repair), then the frames go. A reader without the lock compares the version before and after:
- * it changes after bytes and before any frame goes.
+ * first (step SIZING: undone by a repair), then all views are dealt with, then step CUTTING
+ * (finished by a repair), then the frames go. A reader without the lock compares the version before
+ * and after: it changes after bytes and before any frame goes.
+ *
+ * Views beyond the new end, of any process, are asked twice by mail. First whether they could let
+ * go: a grant is in the way. From the instant on nobody gets a grant there (view/grant.c), so the
+ * second question, to let go, meets none; what it can meet is a process that stands still, or has
+ * no room for one more area. Then all is undone: the others map again what they have cut. Frames go
+ * when everybody has answered, or died.
  */
 #include <errno.h>
+#include <stdio.h>
 
 #include "object/internal.h"
+#include "view/mailbox.h"
+
+#define CUT_NS 2000000000ll /* a process that does not answer stands still */
 
 static void version_next(struct mrs_cell_record *record)
 {
@@ -81,44 +91,97 @@ static int grow(struct morsel *morsel, struct mrs_txn *txn, uint64_t bytes)
 	return 0;
 }
 
-static int views_reach(struct morsel *morsel, uint64_t bytes, uint64_t *end_page)
+/* Work under way that cannot be told: it reaches as far as the views of its process, at most. */
+static int check_held(struct morsel *morsel, uint64_t bytes)
 {
 	struct mrs_users users;
 
 	mrs_users_scan(morsel->pool, morsel->cell, NULL, &users);
-	*end_page = users.end_page;
-	return users.end_page > mrs_pages_in(bytes);
+	if (users.held_page <= mrs_pages_in(bytes))
+		return 0;
+	return mrs_fail(
+		-EBUSY,
+		"cannot shrink to %llu bytes: somebody is reading, filling or advising up to "
+		"byte %llu; try again when that is done",
+		(unsigned long long)bytes, (unsigned long long)(users.held_page * MRS_PAGE_BYTES));
 }
 
-static int in_the_way(uint64_t bytes, uint64_t end_page)
+static int ask_viewers(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_slot_set *who,
+		       uint64_t page, uint64_t arg)
 {
-	return mrs_fail(-EBUSY,
-			"cannot shrink to %llu bytes: a view reaches to byte %llu; destroy it, or "
-			"let its process do so, first",
-			(unsigned long long)bytes, (unsigned long long)(end_page * MRS_PAGE_BYTES));
+	return mrs_mail_ask(txn, who, MRS_REQUEST_CUT, morsel->cell, page, UINT64_MAX - page, arg,
+			    CUT_NS, NULL);
+}
+
+/* Every view lets go of what lies at and beyond page, or none does. */
+static int ask_twice(struct morsel *morsel, struct mrs_txn *txn, uint64_t page)
+{
+	struct mrs_slot_set who;
+	int rc;
+
+	mrs_mail_viewers(morsel->pool, morsel->cell, page, MRS_SLOTS, &who);
+	rc = ask_viewers(morsel, txn, &who, page, 0);
+	MRS_PROBE("resize.asked");
+	if (!rc)
+		rc = ask_viewers(morsel, txn, &who, page, 1);
+	MRS_PROBE("resize.views_cut");
+	return rc;
+}
+
+static void undo_cut(struct morsel *morsel, struct mrs_txn *txn, uint64_t had, uint64_t page)
+{
+	struct mrs_slot_set who;
+
+	mrs_store_release(&morsel->record->bytes, had);
+	version_next(morsel->record);
+	MRS_PROBE("resize.undone");
+	mrs_full_fence(); /* pairs with that of a letter that is late: view/told.c */
+	mrs_mail_viewers(morsel->pool, morsel->cell, page, MRS_SLOTS, &who);
+	ask_viewers(morsel, txn, &who, page, 2);
+}
+
+static int cut_views(struct morsel *morsel, struct mrs_txn *txn, uint64_t had)
+{
+	uint64_t bytes = mrs_load_acquire(&morsel->record->bytes);
+	uint64_t page = mrs_pages_in(bytes);
+	int rc = check_held(morsel, bytes);
+	char why[256];
+
+	if (!rc) {
+		rc = ask_twice(morsel, txn, page);
+		snprintf(why, sizeof(why), "%s", rc ? morsel_errormsg() : "");
+		if (rc)
+			undo_cut(morsel, txn, had, page);
+		return rc ? mrs_fail(rc, "cannot shrink to %llu bytes: %s",
+				     (unsigned long long)bytes, why)
+			  : 0;
+	}
+	mrs_store_release(&morsel->record->bytes, had);
+	version_next(morsel->record);
+	return rc;
 }
 
 static int shrink(struct morsel *morsel, struct mrs_txn *txn, uint64_t bytes)
 {
 	struct mrs_cell_record *record = morsel->record;
-	uint64_t had = mrs_load_relaxed(&record->bytes), end_page;
+	uint64_t had = mrs_load_relaxed(&record->bytes);
+	/* A first look, so that nobody sees the smaller size where that is in vain. */
+	int rc = check_held(morsel, bytes);
 
-	/* A first look, so that nobody sees the smaller size where there is a view now. */
-	if (views_reach(morsel, bytes, &end_page))
-		return in_the_way(bytes, end_page);
+	if (rc)
+		return rc;
 	mrs_store_release(&record->bytes, bytes);
 	version_next(record);
 	MRS_PROBE("resize.shrunk");
-	/* Pairs with the fence of mrs_morsel_view_publish(): view.c, step 3. */
+	/* Pairs with the fence of publishing a view: view.c, step 3. */
 	mrs_full_fence();
-	if (views_reach(morsel, bytes, &end_page)) {
-		mrs_store_release(&record->bytes, had);
-		version_next(record);
-		return in_the_way(bytes, end_page);
-	}
+	rc = cut_views(morsel, txn, had);
+	if (rc)
+		return rc;
 	mrs_store_release32(&txn->intent->step, MRS_RESIZE_CUTTING);
 	MRS_PROBE("resize.cutting");
 	mrs_resize_cut(morsel, txn);
+	MRS_PROBE("resize.cut_done");
 	return 0;
 }
 

@@ -193,7 +193,9 @@ static void scan_entry(void *ctx, struct mrs_open *entry)
 		return;
 	view = mrs_load_acquire(&entry->view);
 	scan->users->users++;
-	scan->users->end_page = mrs_max(scan->users->end_page, view & MRS_ENTRY_FRAME_MASK);
+	scan->users->end_page = mrs_max(scan->users->end_page, mrs_open_end(view));
+	if (view & MRS_OPEN_HELD)
+		scan->users->held_page = mrs_max(scan->users->held_page, mrs_open_end(view));
 	scan->users->writable |= view >> 63;
 }
 

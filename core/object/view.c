@@ -21,6 +21,7 @@ struct mrs_hold {
 	struct mrs_hold *next;
 	uint64_t end_page;
 	bool writable;
+	bool told;
 };
 
 /* Writes the entry anew from the holds. The handle's lock is held. */
@@ -29,9 +30,10 @@ static void entry_update(struct morsel *morsel)
 	uint64_t view = 0;
 
 	for (const struct mrs_hold *hold = morsel->holds; hold; hold = hold->next) {
-		uint64_t end = mrs_max(view & ~MRS_OPEN_WRITABLE, hold->end_page);
+		uint64_t end = mrs_max(mrs_open_end(view), hold->end_page);
 
-		view = end | (view & MRS_OPEN_WRITABLE) | (hold->writable ? MRS_OPEN_WRITABLE : 0);
+		view = end | (view & (MRS_OPEN_WRITABLE | MRS_OPEN_HELD)) |
+		       (hold->writable ? MRS_OPEN_WRITABLE : 0) | (hold->told ? 0 : MRS_OPEN_HELD);
 	}
 	/* Release: after a withdraw, pairs with the scan's acquire: the unmapping came before. */
 	mrs_store_release(&morsel->open_entry->view, view);
@@ -81,8 +83,16 @@ static void hold_remove(struct morsel *morsel, struct mrs_hold *gone)
 	free(gone);
 }
 
-int mrs_morsel_view_publish(struct morsel *morsel, uint64_t end_page, bool writable,
-			    uint64_t *handle)
+static int too_short(uint64_t end_page)
+{
+	return mrs_fail(-EBUSY,
+			"the morsel ends before page %llu: it is smaller than the view, or shrank "
+			"meanwhile",
+			(unsigned long long)end_page);
+}
+
+static int publish(struct morsel *morsel, uint64_t end_page, bool writable, bool told,
+		   uint64_t *handle)
 {
 	struct mrs_hold *hold;
 	enum fit fit;
@@ -93,7 +103,7 @@ int mrs_morsel_view_publish(struct morsel *morsel, uint64_t end_page, bool writa
 	hold = malloc(sizeof(*hold));
 	if (!hold)
 		return mrs_fail(-ENOMEM, "no memory for a view's entry");
-	*hold = (struct mrs_hold){.end_page = end_page, .writable = writable};
+	*hold = (struct mrs_hold){.end_page = end_page, .writable = writable, .told = told};
 	pthread_mutex_lock(&morsel->lock);
 	hold->next = morsel->holds;
 	morsel->holds = hold;
@@ -111,10 +121,24 @@ int mrs_morsel_view_publish(struct morsel *morsel, uint64_t end_page, bool writa
 	if (fit == SEALED)
 		return mrs_fail(-EROFS, "the morsel is sealed: only read-only views of it are "
 					"possible");
-	return mrs_fail(-EBUSY,
-			"the morsel ends before page %llu: it is smaller than the view, or shrank "
-			"meanwhile",
-			(unsigned long long)end_page);
+	return too_short(end_page);
+}
+
+int mrs_morsel_view_publish(struct morsel *morsel, uint64_t end_page, bool writable,
+			    uint64_t *handle)
+{
+	return publish(morsel, end_page, writable, false, handle);
+}
+
+int mrs_morsel_view_publish_told(struct morsel *morsel, uint64_t end_page, bool writable,
+				 uint64_t *handle)
+{
+	return publish(morsel, end_page, writable, true, handle);
+}
+
+int mrs_morsel_view_fits(struct morsel *morsel, uint64_t end_page)
+{
+	return fits_finally(morsel, end_page, false) == FIT ? 0 : too_short(end_page);
 }
 
 void mrs_morsel_view_withdraw(struct morsel *morsel, uint64_t handle)

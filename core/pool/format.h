@@ -221,13 +221,20 @@ _Static_assert(sizeof(struct mrs_intent) == 128, "frozen");
 
 /*
  * One open handle of a process: the record's handle, 0 free, and how far the views of this handle
- * reach: bits 0-39 end page of the furthest (0 no view), bit 63 one of them is writable.
+ * reach: bits 0-39 end page of the furthest (0 no view), bit 63 one of them is writable, bit 62 one of
+ * them is no view but work under way, which cannot be told that the morsel ends before.
  */
 struct mrs_open {
 	uint64_t record;
 	uint64_t view;
 };
 #define MRS_OPEN_WRITABLE (1ull << 63)
+#define MRS_OPEN_HELD	  (1ull << 62)
+#define MRS_OPEN_END_MASK ((1ull << 40) - 1)
+static inline uint64_t mrs_open_end(uint64_t view)
+{
+	return view & MRS_OPEN_END_MASK;
+}
 
 /*
  * Mail: how a process asks others to act, and knows that they have. One request per intent stands in
@@ -413,7 +420,10 @@ struct mrs_cell_coherence {
 	uint64_t advice;  /* enum morsel_advice of the whole, 0 normal */
 	uint64_t evicted; /* pages of it that are evicted; a hint */
 	uint64_t hand;	  /* the evictor's clock in it */
-	uint64_t reserved[6];
+	uint64_t shape;	  /* how often a table of it was replaced by another: who looks without a
+			   * lock looks again when it has moved on */
+	uint64_t keeps;	  /* 1: views that nobody has listed map its frames: it keeps them */
+	uint64_t reserved[4];
 };
 
 /* Frames [frame, frame + 2^order) go back when nobody in slots is left. */

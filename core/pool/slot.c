@@ -53,6 +53,17 @@ void mrs_slot_unlock(struct morsel_pool *pool, unsigned slot)
 	set_lock(pool->lock_fd, slot, F_UNLCK);
 }
 
+uint64_t mrs_pool_slot_generation(struct morsel_pool *pool, unsigned slot)
+{
+	return mrs_load_acquire(mrs_slot_word(pool, slot)) >> 8;
+}
+
+bool mrs_pool_slot_is_attached(struct morsel_pool *pool, unsigned slot)
+{
+	return (mrs_load_acquire(mrs_slot_word(pool, slot)) & MRS_SLOT_STATE_MASK) ==
+	       MRS_SLOT_ATTACHED;
+}
+
 bool mrs_pool_slot_is_alive(struct morsel_pool *pool, unsigned slot)
 {
 	int fd = pool->lock_fd >= 0 ? pool->lock_fd : pool->fd;

@@ -54,7 +54,8 @@ static int whole_blocks(const struct morsel_target *target, uint64_t offset, uin
 	return 0;
 }
 
-static int map_run(const struct morsel_target *target, const struct morsel_run *run, int fixed)
+static int map_run(const struct morsel_target *target, const struct morsel_run *run, int prot,
+		   int fixed)
 {
 	uint64_t file_offset = run->frame * MRS_PAGE_BYTES;
 	struct area area = {0};
@@ -70,8 +71,8 @@ static int map_run(const struct morsel_target *target, const struct morsel_run *
 			"frame %llu lies elsewhere in its block of %llu bytes than its page "
 			"in the view: use a pooled view, or one that begins at a whole block",
 			(unsigned long long)run->frame, (unsigned long long)target->block_bytes);
-	got = mmap(area.at, area.length, mrs_cpu_prot(target), MAP_SHARED | MAP_NORESERVE | fixed,
-		   target->fd, (off_t)file_offset);
+	got = mmap(area.at, area.length, prot, MAP_SHARED | MAP_NORESERVE | fixed, target->fd,
+		   (off_t)file_offset);
 	if (got == MAP_FAILED)
 		return -errno;
 	if (got == area.at)
@@ -81,13 +82,13 @@ static int map_run(const struct morsel_target *target, const struct morsel_run *
 }
 
 int mrs_cpu_map_runs(const struct morsel_target *target, const struct morsel_run *runs, size_t n,
-		     int fixed)
+		     int prot, int fixed)
 {
 	int rc = 0;
 	size_t i;
 
 	for (i = 0; i < n && !rc; i++)
-		rc = map_run(target, &runs[i], fixed);
+		rc = map_run(target, &runs[i], prot, fixed);
 	if (!rc)
 		return 0;
 	i--;
@@ -111,9 +112,9 @@ static int advise(const struct morsel_target *target, void *at, uint64_t length)
 }
 
 /* Reading maps a shared page writable too where that is allowed; and it makes nothing dirty. */
-static int populate(void *at, uint64_t length)
+int mrs_cpu_populate(const struct morsel_target *target)
 {
-	if (!madvise(at, length, MADV_POPULATE_READ))
+	if (!madvise(target->addr, target->bytes, MADV_POPULATE_READ))
 		return 0;
 	switch (errno) {
 	case EINVAL:
@@ -133,14 +134,12 @@ int mrs_cpu_finish(const struct morsel_target *target, const struct mrs_cpu_map 
 	int rc = advise(target, map->base, map->length);
 
 	MRS_PROBE("view.cpu.advised");
-	if (!rc && target->flags & MORSEL_MAP_POPULATE)
-		rc = populate(target->addr, target->bytes);
 	return rc;
 }
 
-int mrs_cpu_restore(struct morsel_target *target, const struct morsel_run *runs, size_t n)
+static int map_over(struct morsel_target *target, const struct morsel_run *runs, size_t n, int prot)
 {
-	int rc = mrs_cpu_map_runs(target, runs, n, MAP_FIXED);
+	int rc = mrs_cpu_map_runs(target, runs, n, prot, MAP_FIXED);
 	struct area area = {0};
 
 	for (size_t i = 0; i < n && !rc; i++) {
@@ -148,6 +147,23 @@ int mrs_cpu_restore(struct morsel_target *target, const struct morsel_run *runs,
 		if (!rc)
 			rc = advise(target, area.at, area.length);
 	}
+	return rc;
+}
+
+int mrs_cpu_restore(struct morsel_target *target, const struct morsel_run *runs, size_t n)
+{
+	const struct mrs_cpu_map *map = target->state;
+
+	return map_over(target, runs, n, map->closed ? PROT_NONE : mrs_cpu_prot(target));
+}
+
+int mrs_cpu_remap(struct morsel_target *target, const struct morsel_run *runs, size_t n)
+{
+	int rc;
+
+	mrs_fork_hold();
+	rc = map_over(target, runs, n, mrs_cpu_prot(target));
+	mrs_fork_release();
 	return rc;
 }
 
@@ -188,7 +204,7 @@ static int first_run(void *ctx, const struct mrs_run *run)
 	return 1;
 }
 
-/* Pooled if the range is one run, else stitched. */
+/* Pooled if the range is one run of frames of its own, else stitched. */
 static int choose(struct morsel *morsel, const struct morsel_map_opts *opts,
 		  struct morsel_backend **backend)
 {
@@ -198,6 +214,8 @@ static int choose(struct morsel *morsel, const struct morsel_map_opts *opts,
 
 	if (rc < 0)
 		return rc;
+	if (mrs_view_is_shared(morsel, opts->offset / MRS_PAGE_BYTES, pages))
+		run.mapped = false;
 	*backend = rc && run.mapped && run.pages == pages ? &mrs_backend_pooled
 							  : &mrs_backend_stitched;
 	return 0;

@@ -24,6 +24,7 @@ struct mrs_cpu_map {
 	unsigned char *base; /* of the mapping; the view's first byte is at base + lead */
 	uint64_t length;
 	uint64_t lead; /* bytes before the view: on hugetlbfs a run may begin inside a block */
+	bool closed;   /* what is restored is mapped without access: the view is watched (watch.c) */
 };
 
 /* What is to be mapped first at the place that is chosen. */
@@ -57,11 +58,15 @@ int mrs_cpu_prot(const struct morsel_target *target);
  * no words).
  */
 int mrs_cpu_map_runs(const struct morsel_target *target, const struct morsel_run *runs, size_t n,
-		     int fixed);
-/* What every new mapping gets: fork rule, dump rule, population. */
+		     int prot, int fixed);
+/* Fills this process's page table. */
+int mrs_cpu_populate(const struct morsel_target *target);
+/* What every new mapping gets: fork rule, dump rule. */
 int mrs_cpu_finish(const struct morsel_target *target, const struct mrs_cpu_map *map);
 /* The same for some of an old one. */
 int mrs_cpu_restore(struct morsel_target *target, const struct morsel_run *runs, size_t n);
+/* Runs over what is mapped there, in use: no fork sees them without the fork rule. */
+int mrs_cpu_remap(struct morsel_target *target, const struct morsel_run *runs, size_t n);
 int mrs_cpu_invalidate(struct morsel_target *target, uint64_t offset, uint64_t bytes);
 void mrs_cpu_destroy(struct morsel_target *target);
 

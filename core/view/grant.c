@@ -42,7 +42,7 @@ static int slot_take(struct morsel_view *view, uint64_t first, uint64_t end, uin
 	slot = &view->slots[*index];
 	view->slots_free = slot->end;
 	view->grants++;
-	*slot = (struct mrs_grant_slot){++view->serial, first, end};
+	*slot = (struct mrs_grant_slot){++view->serial, first, end, NULL};
 	return 0;
 }
 
@@ -101,8 +101,7 @@ static struct mrs_range in_blocks(const struct morsel_view *view, uint64_t first
 	};
 }
 
-/* Has the backend translate what has no translation in the range. */
-static int restore(struct morsel_view *view, struct mrs_range range)
+int mrs_view_restore(struct morsel_view *view, struct mrs_range range)
 {
 	struct mrs_range gap;
 	int rc = 0;
@@ -117,23 +116,119 @@ static int restore(struct morsel_view *view, struct mrs_range range)
 		if (!rc)
 			rc = view->backend->ops.map(&view->target, list.run, list.count);
 		if (!rc)
+			rc = mrs_view_watch_restored(view, &list);
+		if (!rc)
 			mrs_ranges_remove(&view->missing, gap.first, gap.end);
 		free(list.run);
 		range.first = gap.end;
 	}
+	/* For a letter, which can do without if this fails: told.c. */
+	mrs_ranges_reserve(&view->missing);
 	return rc;
 }
 
-/* The range is translated; now it is brought up to date, and the backend adds what is its own. */
-static int complete(struct morsel_view *view, struct morsel_grant *grant)
+/* What a grant is made for: pages [first, end) of the view. */
+struct want {
+	struct morsel_view *view;
+	uint64_t first, end;
+	bool write;
+	struct mrs_pin *pin;
+	uint64_t index; /* of its slot */
+};
+
+/*
+ * Takes a slot and has the range translated. -ERANGE without words if the morsel ends before: it is
+ * being cut, or has been. The view's lock serialises this with the service thread's look at the
+ * grants, so that of the two one sees the other: told.c.
+ */
+static int translate(struct want *want)
 {
+	struct morsel_view *view = want->view;
+	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
+	int rc;
+
+	pthread_mutex_lock(&view->lock);
+	rc = base + want->end > mrs_morsel_pages(view->morsel)
+		     ? -ERANGE
+		     : slot_take(view, want->first, want->end, &want->index);
+	if (rc)
+		goto unlock;
+	MRS_PROBE("view.acquire.slot");
+	view->slots[want->index].pin = want->pin;
+	rc = mrs_view_restore(view, in_blocks(view, want->first, want->end));
+	if (rc)
+		slot_give(view, want->index);
+unlock:
+	pthread_mutex_unlock(&view->lock);
+	return rc;
+}
+
+/* The range is translated and resident; it is brought up to date, and the backend adds its own. */
+static int complete(struct want *want, struct morsel_grant *grant)
+{
+	struct morsel_view *view = want->view;
 	const struct morsel_backend_ops *ops = &view->backend->ops;
 	int rc = 0;
 
+	pthread_mutex_lock(&view->lock);
+	if (view->target.addr)
+		grant->addr = (char *)view->target.addr + grant->offset;
+	grant->private_[0] = want->index;
+	grant->private_[1] = view->slots[want->index].serial;
 	if (!(view->caps & MORSEL_CAP_COHERENT))
 		rc = ops->to_target(&view->target, grant->offset, grant->bytes);
 	if (!rc && ops->acquire)
 		rc = ops->acquire(&view->target, grant);
+	if (rc)
+		slot_give(view, want->index);
+	pthread_mutex_unlock(&view->lock);
+	return rc;
+}
+
+static void give_back(struct want *want)
+{
+	pthread_mutex_lock(&want->view->lock);
+	slot_give(want->view, want->index);
+	pthread_mutex_unlock(&want->view->lock);
+}
+
+/*
+ * A target that is told by mail gets its translation when the pages are resident; a CPU view,
+ * through which they are made so, before.
+ */
+static int grant_pinned(struct want *want, struct morsel_grant *grant)
+{
+	struct morsel_view *view = want->view;
+	int rc = 0;
+
+	if (view->by_mail)
+		rc = mrs_view_make_resident(view, want->first, want->end, want->write);
+	if (!rc)
+		rc = translate(want);
+	if (rc)
+		return rc;
+	if (view->watched)
+		rc = mrs_view_make_resident(view, want->first, want->end, want->write);
+	if (rc)
+		give_back(want);
+	return rc ? rc : complete(want, grant);
+}
+
+static int grant_once(struct want *want, struct morsel_grant *grant)
+{
+	struct morsel_view *view = want->view;
+	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
+	int rc = -ERANGE;
+
+	if (base + want->end <= mrs_morsel_pages(view->morsel))
+		rc = mrs_morsel_fill(view->morsel, base + want->first, want->end - want->first);
+	if (!rc)
+		rc = mrs_view_pin(view, want->first, want->end, &want->pin);
+	if (rc)
+		return rc;
+	rc = grant_pinned(want, grant);
+	if (rc)
+		mrs_registry_unpin(view->morsel->pool, view->listed, want->pin);
 	return rc;
 }
 
@@ -142,49 +237,44 @@ int morsel_acquire(struct morsel_view *view, uint64_t offset, uint64_t bytes, in
 {
 	struct morsel_grant grant = {
 		.view = view, .offset = offset, .bytes = bytes, .access = (uint32_t)access};
-	uint64_t first, end, index;
+	struct want want = {.view = view, .write = access & MORSEL_WRITE};
 	int rc = check_acquire(view, offset, bytes, access);
 
 	if (rc)
 		return rc;
-	first = offset / MRS_PAGE_BYTES;
-	end = (offset + bytes - 1) / MRS_PAGE_BYTES + 1;
-	rc = mrs_morsel_fill(view->morsel, view->target.offset / MRS_PAGE_BYTES + first,
-			     end - first);
-	if (rc)
-		return rc;
-	pthread_mutex_lock(&view->lock);
-	rc = slot_take(view, first, end, &index);
-	if (rc)
-		goto unlock;
-	MRS_PROBE("view.acquire.slot");
-	if (view->target.addr)
-		grant.addr = (char *)view->target.addr + offset;
-	grant.private_[0] = index;
-	grant.private_[1] = view->slots[index].serial;
-	rc = restore(view, in_blocks(view, first, end));
+	want.first = offset / MRS_PAGE_BYTES;
+	want.end = (offset + bytes - 1) / MRS_PAGE_BYTES + 1;
+	do {
+		rc = grant_once(&want, &grant);
+		/* Being cut: the cut is undone, or it is final. */
+	} while (rc == -ERANGE &&
+		 !mrs_morsel_view_fits(view->morsel,
+				       view->target.offset / MRS_PAGE_BYTES + want.end));
+	if (rc == -ERANGE)
+		return mrs_fail(
+			rc,
+			"the morsel has been shrunk to %llu bytes since the view was made: a "
+			"grant of %llu bytes from offset %llu of the view is beyond its end",
+			(unsigned long long)mrs_morsel_bytes(view->morsel),
+			(unsigned long long)bytes, (unsigned long long)offset);
 	if (!rc)
-		rc = complete(view, &grant);
-	if (rc)
-		slot_give(view, index);
-	else
 		*out = grant;
-unlock:
-	pthread_mutex_unlock(&view->lock);
 	return rc;
 }
 
 /* ---- release ---- */
 
-static void release_slot(struct morsel_view *view, struct morsel_grant *grant)
+/* The pin, which goes when the view's lock has been left. */
+static struct mrs_pin *release_slot(struct morsel_view *view, struct morsel_grant *grant)
 {
 	const struct morsel_backend_ops *ops = &view->backend->ops;
 	uint64_t index = grant->private_[0];
+	struct mrs_pin *pin;
 	int rc = 0;
 
 	if (index >= view->slots_room || !grant->private_[1] ||
 	    view->slots[index].serial != grant->private_[1])
-		return;
+		return NULL;
 	if (!(view->caps & MORSEL_CAP_COHERENT) && grant->access & MORSEL_WRITE)
 		rc = ops->from_target(&view->target, grant->offset, grant->bytes);
 	if (rc)
@@ -192,19 +282,23 @@ static void release_slot(struct morsel_view *view, struct morsel_grant *grant)
 			ops->name, (unsigned long long)grant->offset, strerror(-rc));
 	if (ops->release)
 		ops->release(&view->target, grant);
+	pin = view->slots[index].pin;
 	slot_give(view, index);
+	return pin;
 }
 
 void morsel_release(struct morsel_grant *grant)
 {
 	struct morsel_view *view = grant ? grant->view : NULL;
+	struct mrs_pin *pin;
 
 	if (!view)
 		return;
 	if (view->forks == mrs_view_forks()) {
 		pthread_mutex_lock(&view->lock);
-		release_slot(view, grant);
+		pin = release_slot(view, grant);
 		pthread_mutex_unlock(&view->lock);
+		mrs_registry_unpin(view->morsel->pool, view->listed, pin);
 	}
 	memset(grant, 0, sizeof(*grant));
 }
@@ -244,6 +338,8 @@ int morsel_view_invalidate(struct morsel_view *view, uint64_t offset, uint64_t b
 	if (!rc) {
 		mrs_ranges_add(&view->missing, first, end);
 		view->target.generation++;
+		/* For a letter, which can do without if this fails: told.c. */
+		mrs_ranges_reserve(&view->missing);
 	}
 	MRS_PROBE("view.invalidate.end");
 	pthread_mutex_unlock(&view->lock);

@@ -24,7 +24,7 @@ static uint32_t pooled_caps(void *device)
 static int first_map(struct morsel_target *target, const struct morsel_run *run)
 {
 	uint64_t start = run->frame * MRS_PAGE_BYTES;
-	struct mrs_cpu_map *map = malloc(sizeof(*map));
+	struct mrs_cpu_map *map = calloc(1, sizeof(*map));
 	struct mrs_cpu_want want = {
 		.align = mrs_cpu_align(target, run->bytes),
 		.prot = mrs_cpu_prot(target),

@@ -24,6 +24,11 @@ struct mrs_ranges {
 
 /* Room for two more ranges, which any one add or remove can need. -ENOMEM in words. */
 int mrs_ranges_reserve(struct mrs_ranges *set);
+/* The same without getting it. */
+static inline bool mrs_ranges_has_room(const struct mrs_ranges *set)
+{
+	return set->count + 2 <= set->room;
+}
 /* Puts [first, end) in, or takes it out. Cannot fail after a reserve. */
 void mrs_ranges_add(struct mrs_ranges *set, uint64_t first, uint64_t end);
 void mrs_ranges_remove(struct mrs_ranges *set, uint64_t first, uint64_t end);

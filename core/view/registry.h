@@ -27,22 +27,48 @@ struct mrs_register {
 	uint64_t first; /* pages */
 	uint64_t pages;
 	uint64_t address;
-	uint64_t flags; /* enum mrs_view_flags */
+	uint64_t flags; /* enum mrs_view_flags; 0: not listed in the pool */
+	uint64_t moves; /* the COHERENCE cell's, read before the mapping was made */
 	void *owner;	/* struct morsel_view: found again by mrs_registry_each_own() */
 };
 
-/* Lists a view, as step 1 says; counts the morsel's epoch up if it is writable. -ENOSPC, -ENOMEM in words. */
+/*
+ * Lists a view, as all of step 1 says; counts the morsel's epoch up if it is writable. With flags 0 it
+ * is a view of a morsel that nothing moves: listed for this process's own service thread only. Outside
+ * any transition. -ENOSPC, -ENOMEM, -ETIMEDOUT (a process stands still in a retarget) in words.
+ */
 int mrs_registry_add(struct morsel_pool *pool, const struct mrs_register *view,
 		     struct mrs_registered **listed);
+/* The view's mapping is gone. Waits for who is in mrs_registry_each_own(). */
 void mrs_registry_remove(struct morsel_pool *pool, struct mrs_registered *listed);
+/* The view's whole mapping has followed so many moves of its morsel. */
+void mrs_registry_follow(struct mrs_registered *listed, uint64_t moves);
+uint64_t mrs_registry_followed(struct mrs_registered *listed);
 
-/* Pins pages [first, end) of the morsel: step 1. *pin is for unpin. -ENOSPC, -ENOMEM in words. */
+/*
+ * Pins pages [first, end) of the morsel: step 1. *pin is for unpin; NULL for a view that is not listed
+ * in the pool, whose pages nobody evicts or moves. Errors as of add. Not in a service thread.
+ */
 int mrs_registry_pin(struct morsel_pool *pool, struct mrs_registered *listed, uint64_t first,
 		     uint64_t end, struct mrs_pin **pin);
+/* The same in a service thread: -EAGAIN, without words, instead of waiting or getting memory. */
+int mrs_registry_try_pin(struct morsel_pool *pool, struct mrs_registered *listed, uint64_t first,
+			 uint64_t end, struct mrs_pin **pin);
 void mrs_registry_unpin(struct morsel_pool *pool, struct mrs_registered *listed, struct mrs_pin *pin);
 
-/* Waits until no intent is under way that retargets or clones pages of the morsel: step 1's second half. */
-void mrs_registry_settle(struct morsel_pool *pool, uint64_t record, uint64_t first, uint64_t end);
+/*
+ * Waits until no intent that was there overlaps pages [first, end) of the morsel: step 1's second half,
+ * after a full fence of the caller. -ETIMEDOUT in words that name the process that stands still.
+ */
+int mrs_registry_settle(struct morsel_pool *pool, uint64_t record, uint64_t first, uint64_t end);
+/* Without waiting: is no such intent under way? */
+bool mrs_registry_is_settled(struct morsel_pool *pool, uint64_t record, uint64_t first, uint64_t end);
+
+/* Writes to the morsel may have happened that nobody was told of: nothing of it is clean. */
+void mrs_registry_written(struct morsel_pool *pool, uint64_t record);
+
+/* id of the family of a morsel that has a COHERENCE cell; 0 if it has none. */
+uint64_t mrs_registry_family(struct morsel_pool *pool, uint64_t record);
 
 /* One view as others see it. */
 struct mrs_seen_view {
@@ -65,7 +91,17 @@ bool mrs_registry_pinned(struct morsel_pool *pool, uint64_t family, uint64_t fir
 int mrs_registry_each_own(struct morsel_pool *pool, uint64_t record,
 			  int (*fn)(void *ctx, const struct mrs_register *view), void *ctx);
 
-/* After a death, gate open or closed: the slot's cells and pins are free again. */
+/* After a death, or at close; gate open: the slot's cells and pins are free again. */
 void mrs_registry_drop_slot(struct morsel_pool *pool, unsigned slot);
+
+/*
+ * mrs_intent.step of a transition of op OTHER: which chain its cell[0] is put into or taken out of.
+ * arg[0] is the slot + 1; arg[1] the VIEW cell that a PIN cell belongs to.
+ */
+enum mrs_chain { MRS_CHAIN_OPEN, MRS_CHAIN_VIEW, MRS_CHAIN_PIN };
+/* After a death in such a transition, but for OPEN; gate closed. */
+void mrs_registry_repair(struct mrs_txn *txn);
+/* Every VIEW and PIN cell hangs in one chain, and means a morsel; gate closed. */
+void mrs_registry_validate(struct morsel_pool *pool, morsel_report_fn report, void *ctx);
 
 #endif

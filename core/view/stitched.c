@@ -53,7 +53,7 @@ static int map_into_gap(const struct morsel_target *target, const struct mrs_cpu
 {
 	if (munmap(map->base, map->length))
 		return mrs_fail_errno(-errno, "munmap");
-	return mrs_cpu_map_runs(target, runs, n, MAP_FIXED_NOREPLACE);
+	return mrs_cpu_map_runs(target, runs, n, mrs_cpu_prot(target), MAP_FIXED_NOREPLACE);
 }
 
 /* All runs, at the place that the options demand or anywhere. On failure nothing remains. */
@@ -76,7 +76,7 @@ static int map_all(struct morsel_target *target, const struct mrs_cpu_want *want
 			return rc;
 		target->addr = map->base;
 	}
-	rc = mrs_cpu_map_runs(target, runs, n, MAP_FIXED);
+	rc = mrs_cpu_map_runs(target, runs, n, mrs_cpu_prot(target), MAP_FIXED);
 	if (rc)
 		munmap(map->base, map->length);
 	return rc;

@@ -2,16 +2,23 @@
  * Views, whatever their backend: made over the runs of a morsel's table, taken apart, made to
  * forget.
  *
- * Order of birth: publish, read the runs, map. A shrink that comes after the publication sees the
- * view and refuses; one that came before is seen in the runs. Order of death: the target forgets,
- * then the publication goes; so frames are never given away while a target can reach them.
+ * Order of birth: publish, read the runs, map, list, look at the size again. A shrink that came
+ * before the publication is seen in the size; one that came after it asks this process: either its
+ * service thread finds the view in the list, or the listing came after the question, and the second
+ * look sees the smaller size. Nobody has the address before. What views of evictable morsels need
+ * beside this stands in watch.c: of them the registry's protocol (registry.h) begins with the
+ * listing. Order of death: the target forgets, then list and publication go; so frames are never
+ * given away while a target can reach them.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/probe.h"
+#include "view/cpu.h"
 #include "view/internal.h"
+#include "view/mailbox.h"
+#include "view/pager.h"
 
 static uint32_t forks; /* changes only in a child that has one thread yet */
 
@@ -201,36 +208,224 @@ static void fill_target(struct morsel_view *view, void *device, const struct mor
 	memcpy(view->target.pool_uuid, mrs_pool_super(pool)->uuid, sizeof(view->target.pool_uuid));
 }
 
-/* Reads the runs and has the backend translate them. The view is published. */
-static int first_map(struct morsel_view *view)
+static uint64_t pages_of(const struct morsel_view *view)
 {
-	uint64_t pages = view->target.bytes / MRS_PAGE_BYTES;
-	struct mrs_run_list list = {0};
+	return view->target.bytes / MRS_PAGE_BYTES;
+}
+
+static uint64_t moves_of(const struct morsel_view *view)
+{
+	const struct mrs_cell_coherence *coherence = mrs_morsel_coherence(view->morsel);
+
+	return coherence ? mrs_load_acquire(&coherence->moves) : 0;
+}
+
+/* What the first map() gets: everything; of a by-mail view nothing, if it can be without. */
+static int first_runs(struct morsel_view *view, struct mrs_run_list *list)
+{
+	int rc;
+
+	if (!view->by_mail || !(view->caps & MORSEL_CAP_HOLES))
+		return mrs_view_runs(view->morsel, &view->target, 0, pages_of(view), list,
+				     &view->missing);
+	rc = mrs_ranges_reserve(&view->missing);
+	if (!rc)
+		mrs_ranges_add(&view->missing, 0, pages_of(view));
+	return rc;
+}
+
+/* From then on a letter finds nothing to do. In a fork nobody else is there, and no lock is sure.
+ */
+static void destroy_target(struct morsel_view *view)
+{
+	if (view->target.forked) {
+		view->backend->ops.destroy(&view->target);
+		return;
+	}
+	pthread_mutex_lock(&view->lock);
+	view->backend->ops.destroy(&view->target);
+	view->ending = true;
+	pthread_mutex_unlock(&view->lock);
+}
+
+/* Reads the runs and has the backend translate them. The view is published. */
+static int first_map(struct morsel_view *view, struct mrs_run_list *list)
+{
 	int rc = 0;
 
-	if (view->target.flags & MORSEL_MAP_POPULATE)
-		rc = mrs_morsel_fill(view->morsel, view->target.offset / MRS_PAGE_BYTES, pages);
+	if (view->backend == &mrs_backend_pooled)
+		rc = mrs_view_check_shared(view->morsel, view->target.offset / MRS_PAGE_BYTES,
+					   pages_of(view));
 	if (!rc)
-		rc = mrs_view_runs(view->morsel, &view->target, 0, pages, &list, &view->missing);
+		rc = first_runs(view, list);
 	if (!rc)
-		rc = check_caps(view, list.count);
+		rc = check_caps(view, list->count);
+	/* One more for a letter, which cannot get memory: told.c. */
+	if (!rc)
+		rc = mrs_ranges_reserve(&view->missing);
 	MRS_PROBE("view.create.runs");
 	if (!rc)
-		rc = view->backend->ops.map(&view->target, list.run, list.count);
+		rc = view->backend->ops.map(&view->target, list->run, list->count);
 	MRS_PROBE("view.create.mapped");
+	return rc;
+}
+
+static int list_view(struct morsel_view *view, uint64_t moves)
+{
+	struct mrs_register entry = {
+		.record = view->morsel->cell,
+		.first = view->target.offset / MRS_PAGE_BYTES,
+		.pages = pages_of(view),
+		.address = (uintptr_t)view->target.addr,
+		.flags = mrs_view_flags(view),
+		.moves = moves,
+		.owner = view,
+	};
+	int rc = mrs_registry_add(view->morsel->pool, &entry, &view->listed);
+
+	if (!rc)
+		rc = mrs_morsel_view_fits(view->morsel, entry.first + entry.pages);
+	MRS_PROBE("view.create.listed");
+	return rc;
+}
+
+/* What the morsel's pages did between the reading of the runs and the listing. */
+static int catch_up(struct morsel_view *view, uint64_t moves)
+{
+	int rc = 0;
+
+	if (moves_of(view) != moves) {
+		pthread_mutex_lock(&view->lock);
+		rc = mrs_view_remap(view, 0, pages_of(view));
+		pthread_mutex_unlock(&view->lock);
+	}
+	if (!rc && view->backend == &mrs_backend_pooled)
+		rc = mrs_view_check_shared(view->morsel, view->target.offset / MRS_PAGE_BYTES,
+					   pages_of(view));
+	return rc;
+}
+
+static int birth_of_cpu_view(struct morsel_view *view, struct mrs_run_list *list)
+{
+	uint64_t moves = moves_of(view);
+	int rc = first_map(view, list);
+
+	if (rc)
+		return rc;
+	rc = mrs_view_watch_start(view, list);
+	if (!rc)
+		rc = list_view(view, moves);
+	if (!rc && view->watched)
+		rc = catch_up(view, moves);
+	if (!rc)
+		rc = mrs_view_watch_protect(view, list);
+	if (rc)
+		goto destroy;
+	/* Without it the view works; what it may write is not evicted until the pager has it. */
+	if (view->watched && view->target.access & MORSEL_WRITE &&
+	    mrs_pager_ensure(view->morsel->pool))
+		mrs_log(MRS_LOG_INFO, "a view has no pager yet: %s", morsel_errormsg());
+	return 0;
+
+destroy:
+	destroy_target(view);
+	mrs_view_watch_stop(view);
+	return rc;
+}
+
+static int window_open(struct morsel_view *view)
+{
+	struct morsel_map_opts opts = {
+		.size = sizeof(opts),
+		.access = MORSEL_READ,
+		.offset = view->target.offset,
+		.bytes = view->bytes,
+	};
+
+	return mrs_view_make(view->morsel, &mrs_backend_stitched, NULL, &opts, &view->window);
+}
+
+/* The target gets translations only while the pages are pinned. */
+static int birth_by_mail(struct morsel_view *view, struct mrs_run_list *list)
+{
+	bool whole = !(view->caps & MORSEL_CAP_HOLES);
+	struct mrs_pin *pin = NULL;
+	int rc;
+
+	view->ending = true; /* until there is something that could be told */
+	rc = list_view(view, moves_of(view));
+	if (!rc)
+		rc = window_open(view);
+	if (!rc && whole)
+		rc = mrs_view_pin(view, 0, pages_of(view), &pin);
+	if (!rc && whole)
+		rc = mrs_view_make_resident(view, 0, pages_of(view),
+					    view->target.access & MORSEL_WRITE);
+	if (!rc)
+		rc = first_map(view, list);
+	if (pin)
+		mrs_registry_unpin(view->morsel->pool, view->listed, pin);
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&view->lock);
+	view->ending = false;
+	pthread_mutex_unlock(&view->lock);
+	rc = mrs_morsel_view_fits(view->morsel,
+				  view->target.offset / MRS_PAGE_BYTES + pages_of(view));
+	if (rc)
+		destroy_target(view);
+	return rc;
+}
+
+static int birth(struct morsel_view *view)
+{
+	struct mrs_run_list list = {0};
+	int rc = mrs_view_watch_init(view);
+
+	if (!rc)
+		rc = mrs_service_start(view->morsel->pool);
+	if (!rc && view->target.flags & MORSEL_MAP_POPULATE)
+		rc = mrs_morsel_fill(view->morsel, view->target.offset / MRS_PAGE_BYTES,
+				     pages_of(view));
+	if (!rc)
+		rc = view->by_mail ? birth_by_mail(view, &list) : birth_of_cpu_view(view, &list);
 	free(list.run);
 	return rc;
 }
 
-int mrs_view_make(struct morsel *morsel, struct morsel_backend *backend, void *device,
-		  const struct morsel_map_opts *opts, struct morsel_view **out)
+/* MORSEL_MAP_POPULATE: this process's page table. */
+static int populate(struct morsel_view *view)
 {
-	uint64_t end = opts->offset + opts->bytes;
-	struct morsel_view *view = calloc(1, sizeof(*view));
 	int rc;
 
-	if (!view)
-		return mrs_fail(-ENOMEM, "no memory for a view");
+	if (!(view->target.flags & MORSEL_MAP_POPULATE) || !mrs_view_is_cpu(view))
+		return 0;
+	if (!view->watched)
+		return mrs_cpu_populate(&view->target);
+	rc = mrs_view_make_resident(view, 0, pages_of(view), false);
+	/* Pages that were evicted again meanwhile come at their touch. */
+	if (!rc)
+		mrs_cpu_populate(&view->target);
+	return rc;
+}
+
+static void unlist(struct morsel_view *view)
+{
+	if (view->listed)
+		mrs_registry_remove(view->morsel->pool, view->listed);
+	view->listed = NULL;
+	morsel_view_destroy(view->window);
+}
+
+static struct morsel_view *view_alloc(struct morsel *morsel, struct morsel_backend *backend,
+				      void *device, const struct morsel_map_opts *opts)
+{
+	struct morsel_view *view = calloc(1, sizeof(*view));
+
+	if (!view) {
+		mrs_fail(-ENOMEM, "no memory for a view");
+		return NULL;
+	}
 	view->morsel = morsel;
 	view->backend = backend;
 	view->bytes = opts->bytes;
@@ -238,20 +433,37 @@ int mrs_view_make(struct morsel *morsel, struct morsel_backend *backend, void *d
 	view->caps = backend->ops.caps(device);
 	pthread_mutex_init(&view->lock, NULL);
 	fill_target(view, device, opts);
-	rc = mrs_morsel_view_publish(morsel, mrs_round_up(end, MRS_PAGE_BYTES) / MRS_PAGE_BYTES,
-				     opts->access & MORSEL_WRITE, &view->published);
+	return view;
+}
+
+int mrs_view_make(struct morsel *morsel, struct morsel_backend *backend, void *device,
+		  const struct morsel_map_opts *opts, struct morsel_view **out)
+{
+	struct morsel_view *view = view_alloc(morsel, backend, device, opts);
+	int rc;
+
+	if (!view)
+		return -ENOMEM;
+	rc = mrs_morsel_view_publish_told(morsel,
+					  view->target.offset / MRS_PAGE_BYTES + pages_of(view),
+					  opts->access & MORSEL_WRITE, &view->published);
 	if (rc)
 		goto free_view;
 	MRS_PROBE("view.create.published");
-	rc = first_map(view);
+	rc = birth(view);
 	if (rc)
 		goto withdraw;
 	mrs_fetch_add32(&morsel->views, 1);
 	mrs_fetch_add32(&backend->views, 1);
-	*out = view;
-	return 0;
+	rc = populate(view);
+	if (rc)
+		morsel_view_destroy(view);
+	else
+		*out = view;
+	return rc;
 
 withdraw:
+	unlist(view);
 	mrs_morsel_view_withdraw(morsel, view->published);
 free_view:
 	mrs_ranges_free(&view->missing);
@@ -295,9 +507,11 @@ void morsel_view_destroy(struct morsel_view *view)
 			"a %s view is destroyed while %llu grants of it are held: release them "
 			"before",
 			view->backend->ops.name, (unsigned long long)view->grants);
-	view->backend->ops.destroy(&view->target);
+	destroy_target(view);
 	MRS_PROBE("view.destroy.unmapped");
 	if (!view->target.forked) {
+		mrs_view_watch_stop(view);
+		unlist(view);
 		mrs_morsel_view_withdraw(view->morsel, view->published);
 		pthread_mutex_destroy(&view->lock);
 	}
