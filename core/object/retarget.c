@@ -89,7 +89,7 @@ static void sleep_on(struct mrs_state *state, uint64_t *place, uint64_t seen)
 	mrs_fetch_sub(&state->leaf_waiters, 1);
 }
 
-static void wake(struct morsel_pool *pool, uint64_t *place)
+void mrs_entry_wake(struct morsel_pool *pool, uint64_t *place)
 {
 	/* After the swap of *place, a full barrier: step 11. */
 	if (mrs_load_relaxed(&mrs_pool_state(pool)->leaf_waiters))
@@ -101,7 +101,7 @@ static void break_lock(struct morsel_pool *pool, uint64_t *place, uint64_t seen)
 {
 	mrs_log(MRS_LOG_WARN, "%s: a page's lock without an owner is broken", mrs_pool_path(pool));
 	if (mrs_cas(place, &seen, mrs_entry_unlocked(seen)))
-		wake(pool, place);
+		mrs_entry_wake(pool, place);
 }
 
 static bool has_owner(struct morsel_pool *pool, uint64_t entry)
@@ -221,6 +221,7 @@ static void aim(struct mrs_retarget *batch, const struct mrs_leaf *leaf, unsigne
 	batch->page = leaf->page;
 	batch->level = leaf->level;
 	batch->table = leaf->table;
+	batch->shared = leaf->shared;
 	batch->count = count;
 	mrs_store_release(&intent->leaf, leaf->table << 9 | leaf->index);
 	mrs_store_release(&intent->page, leaf->page);
@@ -448,7 +449,7 @@ void mrs_retarget_set(struct mrs_retarget *batch, unsigned i, uint64_t entry)
 	/* Full barrier, step 11; and releases what was done to the page: pairs with try_lock(). */
 	mrs_swap(&batch->entries[i], entry);
 	MRS_PROBE("retarget.set");
-	wake(batch->morsel->pool, &batch->entries[i]);
+	mrs_entry_wake(batch->morsel->pool, &batch->entries[i]);
 }
 
 void mrs_retarget_drop(struct mrs_retarget *batch, unsigned i)

@@ -50,6 +50,7 @@ struct mrs_retarget {
 	uint64_t table;	   /* frame of the leaf table */
 	unsigned level;	   /* of the leaves: 0 or 1 */
 	unsigned count;	   /* leaves in the batch: [0, count) */
+	bool shared;	   /* the way there, or leaf 0, is SHARED */
 	uint64_t locked[8]; /* bit per leaf: ours */
 	uint64_t before[512]; /* the entry of each locked leaf, unlocked */
 };
@@ -96,6 +97,8 @@ static inline bool mrs_retarget_has(const struct mrs_retarget *batch, unsigned i
 
 /* Waits until the entry's lock bits have changed from those in seen; reaps a dead owner. */
 void mrs_entry_wait(struct morsel_pool *pool, uint64_t *place, uint64_t seen);
+/* After the owner has changed the entry: whoever waits for it looks again. */
+void mrs_entry_wake(struct morsel_pool *pool, uint64_t *place);
 
 /* ---- what is built on it ---- */
 
@@ -140,6 +143,8 @@ struct mrs_window {
 	uint64_t first;	  /* page of the morsel */
 	uint64_t pages;
 	bool writable;
+	/* The COHERENCE cell's moves that all of its mapping has followed; NULL: it never has to. */
+	const uint64_t *moves;
 };
 
 enum mrs_fault_kind {

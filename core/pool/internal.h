@@ -48,9 +48,8 @@ struct morsel_pool {
 	struct morsel_frames frames;
 	unsigned slot;		  /* MRS_SLOT_NONE without one */
 	uint64_t slot_word;	  /* as attached */
-	pthread_mutex_t txn_lock; /* protects txn_busy; nothing follows it */
-	pthread_cond_t txn_free;
-	unsigned txn_busy;	   /* bit per intent */
+	uint32_t txn_busy;	  /* bit per intent; a futex for who waits until one is free */
+	uint32_t txn_sleepers;
 	pthread_mutex_t reap_lock; /* one reaper of a process at a time; the gate follows it */
 	bool gate_mine;		   /* under reap_lock */
 	uint64_t reaping[MRS_SLOTS / 64]; /* slots a thread of ours is at; under reap_lock */

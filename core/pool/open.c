@@ -63,8 +63,6 @@ static struct morsel_pool *handle_new(const char *path, const struct morsel_pool
 	pool->read_only = opts->flags & MORSEL_POOL_READ_ONLY;
 	pool->no_dump = opts->flags & MORSEL_POOL_NO_DUMP;
 	pthread_mutex_init(&pool->super_lock, NULL);
-	pthread_mutex_init(&pool->txn_lock, NULL);
-	pthread_cond_init(&pool->txn_free, NULL);
 	pthread_mutex_init(&pool->reap_lock, NULL);
 	pthread_mutex_init(&pool->headroom.lock, NULL);
 	mrs_parts_init(pool);

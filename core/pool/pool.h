@@ -188,6 +188,7 @@ void *mrs_pool_room(struct morsel_pool *pool);
 enum mrs_pool_part_index {
 	MRS_PART_REGISTRY, /* view/registry.c */
 	MRS_PART_SWAP,	   /* swap/ */
+	MRS_PART_BRING,	   /* object/bring.c */
 	MRS_PART_FAULTS,   /* view/uffd.c */
 	MRS_PART_PAGER,	   /* view/pager.c */
 	MRS_PART_SERVICE,  /* view/mailbox.c */

@@ -3,7 +3,10 @@
  *
  * A process has a few intents, each with an allocator local of its own; a thread keeps to the one
  * it used last, so that its local's reservation serves it again. Waiting for an intent is the only
- * queue, and it is private to the process.
+ * queue, and it is private to the process: a word of busy bits and a futex, no mutex, so that a
+ * thread may begin a transition in a handler of SIGBUS. (That signal comes from touching a view,
+ * which this library never does inside a transition or with a lock: the interrupted thread is in
+ * neither.)
  */
 #include <errno.h>
 #include <limits.h>
@@ -26,7 +29,7 @@ static __thread struct {
 	struct morsel_pool *pool;
 	unsigned preferred;
 	bool repairing;
-} thread;
+} thread __attribute__((tls_model("initial-exec"))); /* no allocation at a signal's first use */
 
 bool mrs_txn_inside(struct morsel_pool *pool)
 {
@@ -43,30 +46,44 @@ bool mrs_txn_is_repairing(void)
 	return thread.repairing;
 }
 
+#define ALL_BUSY ((1u << MRS_INTENTS_PER_SLOT) - 1)
+
+/* Until one of all is free, or was for a moment. */
+static void await_intent(struct morsel_pool *pool)
+{
+	/* Full barrier; the futex then compares. Pairs with give_intent(): one of the two sees. */
+	mrs_fetch_add32(&pool->txn_sleepers, 1);
+	syscall(SYS_futex, &pool->txn_busy, FUTEX_WAIT_PRIVATE, ALL_BUSY, NULL, NULL, 0);
+	mrs_fetch_sub32(&pool->txn_sleepers, 1);
+}
+
 static unsigned take_intent(struct morsel_pool *pool)
 {
 	static uint32_t next_thread;
-	unsigned all = (1u << MRS_INTENTS_PER_SLOT) - 1, which;
+	uint32_t busy = mrs_load_relaxed32(&pool->txn_busy);
+	unsigned which;
 
 	if (!thread.preferred)
 		thread.preferred = 1 + mrs_fetch_add32(&next_thread, 1) % MRS_INTENTS_PER_SLOT;
-	which = thread.preferred - 1;
-	pthread_mutex_lock(&pool->txn_lock);
-	while (pool->txn_busy == all)
-		pthread_cond_wait(&pool->txn_free, &pool->txn_lock);
-	if (pool->txn_busy & 1u << which)
-		which = (unsigned)__builtin_ctz(~pool->txn_busy);
-	pool->txn_busy |= 1u << which;
-	pthread_mutex_unlock(&pool->txn_lock);
+	do {
+		while (busy == ALL_BUSY) {
+			await_intent(pool);
+			busy = mrs_load_relaxed32(&pool->txn_busy);
+		}
+		which = thread.preferred - 1;
+		if (busy & 1u << which)
+			which = (unsigned)__builtin_ctz(~busy);
+		/* Acquire: pairs with give_intent(), by whose owner the intent was used before. */
+	} while (!mrs_cas32(&pool->txn_busy, &busy, busy | 1u << which));
 	return which;
 }
 
 static void give_intent(struct morsel_pool *pool, unsigned which)
 {
-	pthread_mutex_lock(&pool->txn_lock);
-	pool->txn_busy &= ~(1u << which);
-	pthread_cond_signal(&pool->txn_free);
-	pthread_mutex_unlock(&pool->txn_lock);
+	/* Release, and a full barrier before the look at the sleepers. */
+	mrs_fetch_and32(&pool->txn_busy, ~(1u << which));
+	if (mrs_load_relaxed32(&pool->txn_sleepers))
+		syscall(SYS_futex, &pool->txn_busy, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 static int begin(struct morsel_pool *pool, enum mrs_intent_op op, bool patient, struct mrs_txn *txn)

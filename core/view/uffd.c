@@ -321,7 +321,7 @@ int mrs_uffd_copy(int fd, void *to, const void *from, uint64_t bytes, bool prote
 		}
 		at += done;
 	}
-	return there == bytes ? -EEXIST : 0;
+	return (int)(there / MRS_PAGE_BYTES);
 }
 
 int mrs_uffd_protect(int fd, uint64_t address, uint64_t bytes, bool on)
