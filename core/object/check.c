@@ -14,6 +14,7 @@
 
 #include "model/model.h"
 #include "object/internal.h"
+#include "object/share.h"
 #include "view/registry.h"
 
 /* ---- every frame ---- */
@@ -22,6 +23,7 @@ struct each_frame {
 	struct morsel_pool *pool;
 	int (*fn)(void *ctx, uint64_t frame, uint64_t count, const char *by);
 	void *ctx;
+	bool skip_families; /* mrs_share_check() tells of them, each frame once */
 	char by[48];
 };
 
@@ -52,6 +54,8 @@ static int each_record_frame(void *ctx, mrs_cell cell, void *memory)
 	if (!mrs_handle_init(&morsel, each->pool, cell))
 		return 0;
 	snprintf(each->by, sizeof(each->by), "morsel %llu", (unsigned long long)record->id);
+	if (each->skip_families && mrs_share_is_family(&morsel))
+		return 0;
 	/* A damaged table is reported elsewhere; here its readable part counts. */
 	rc = mrs_table_walk(&morsel.table, each_table_frame, each);
 	if (rc > 0)
@@ -104,6 +108,11 @@ struct building {
 	int found;
 };
 
+static bool is_building(uint32_t op)
+{
+	return op == MRS_INTENT_RESIZE || op == MRS_INTENT_CLONE;
+}
+
 static void each_building(void *ctx, unsigned slot, struct mrs_slot *shared)
 {
 	struct building *building = ctx;
@@ -115,7 +124,7 @@ static void each_building(void *ctx, unsigned slot, struct mrs_slot *shared)
 					  .root = &root,
 					  .run_pages = &pages};
 
-		if (mrs_load_acquire32(&shared->intent[i].op) == MRS_INTENT_RESIZE && root)
+		if (is_building(mrs_load_acquire32(&shared->intent[i].op)) && root)
 			building->found =
 				mrs_table_walk(&table, each_table_frame, &building->each) > 0;
 	}
@@ -313,7 +322,8 @@ void mrs_check_walk(struct morsel_pool *pool,
 		    morsel_report_fn report, void *ctx)
 {
 	struct check check = {.pool = pool, .owned = owned, .report = report, .ctx = ctx};
-	struct each_frame each = {.pool = pool, .fn = own_frame, .ctx = &check};
+	struct each_frame each = {
+		.pool = pool, .fn = own_frame, .ctx = &check, .skip_families = true};
 	struct mrs_cells *cells = mrs_pool_cells(pool);
 
 	mrs_dir_validate(cells, dir_finding, &check);
@@ -321,5 +331,6 @@ void mrs_check_walk(struct morsel_pool *pool,
 	mrs_cell_each(cells, MRS_CELL_RECORD, check_record, &check);
 	check_counts(&check);
 	mrs_registry_validate(pool, report, ctx);
+	mrs_share_check(pool, owned, report, ctx);
 	each_frame(&each);
 }

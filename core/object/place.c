@@ -15,6 +15,7 @@
 
 #include "object/internal.h"
 #include "object/retarget.h"
+#include "object/share.h"
 
 /* Blocks that are linked before a waiting reaper is let in. */
 #define BREATH_BLOCKS 512u
@@ -88,6 +89,36 @@ static uint64_t table_frames_end(void *ctx)
 	return mrs_pool_frames_end(ctx);
 }
 
+static bool table_has_others(void *ctx, uint64_t frame)
+{
+	return mrs_share_has_others(ctx, frame);
+}
+
+static bool table_give_up(void *ctx, void *txn, uint64_t frame)
+{
+	return mrs_share_drop(txn, frame);
+}
+
+static void table_put_cancel(void *ctx, void *txn)
+{
+	mrs_txn_put_cancel(txn);
+}
+
+/* A table that others had too: some of them may still be on their way through it. */
+static void table_alone(void *ctx, void *txn)
+{
+	struct morsel morsel;
+
+	if (mrs_handle_init(&morsel, ctx, ((struct mrs_txn *)txn)->intent->cell[0]))
+		while (!mrs_share_grace(txn, &morsel))
+			;
+}
+
+static void table_wait(void *ctx, uint64_t *place, uint64_t entry)
+{
+	mrs_entry_wait(ctx, place, entry);
+}
+
 const struct mrs_table_ops mrs_object_table_ops = {
 	.at = table_at,
 	.get = table_get,
@@ -95,6 +126,11 @@ const struct mrs_table_ops mrs_object_table_ops = {
 	.put_begin = table_put_begin,
 	.put_end = table_put_end,
 	.unback = table_unback,
+	.has_others = table_has_others,
+	.give_up = table_give_up,
+	.put_cancel = table_put_cancel,
+	.alone = table_alone,
+	.wait = table_wait,
 	.building = table_building,
 	.frames_end = table_frames_end,
 };

@@ -17,6 +17,7 @@
 #include <errno.h>
 
 #include "object/internal.h"
+#include "object/share.h"
 #include "view/registry.h"
 
 /* The record named in cell[which], if this intent holds its lock. */
@@ -186,6 +187,54 @@ static void repair_free(struct mrs_txn *txn)
 	recount_morsels(txn->pool);
 }
 
+/* The clone, if its record links something by now, goes with the dead slot's open entry. */
+static void repair_clone(struct mrs_txn *txn)
+{
+	struct mrs_cell_coherence *coherence;
+	struct morsel morsel;
+
+	if (!locked_record(txn, 0, &morsel))
+		return;
+	coherence = mrs_morsel_coherence(&morsel);
+	if (coherence && mrs_load_acquire(&coherence->frozen) == txn->index + 1) {
+		mrs_store_release(&coherence->frozen, 0);
+		mrs_pool_wake_word(&coherence->frozen);
+	}
+	MRS_PROBE("repair.clone");
+}
+
+static bool is_break(const struct mrs_txn *txn)
+{
+	return mrs_load_acquire32(&txn->intent->op) == MRS_INTENT_RETARGET &&
+	       mrs_load_acquire32(&txn->intent->step) >> 8 == MRS_RETARGET_BREAK;
+}
+
+static void repair_retarget(struct mrs_txn *txn)
+{
+	if (is_break(txn))
+		mrs_share_repair(txn);
+}
+
+/* Could the death have left counts of links that are not right? */
+static bool may_share(struct mrs_txn *txn)
+{
+	struct morsel morsel;
+
+	switch (mrs_load_acquire32(&txn->intent->op)) {
+	case MRS_INTENT_CLONE:
+		return true;
+	case MRS_INTENT_RETARGET:
+		return is_break(txn);
+	case MRS_INTENT_RESIZE:
+	case MRS_INTENT_FREE:
+		mrs_share_repair(txn);
+		return mrs_handle_init(&morsel, txn->pool, txn->intent->cell[0]) &&
+		       mrs_share_is_family(&morsel);
+	default:
+		return false;
+	}
+}
+
 static void recount_named(struct mrs_txn *txn)
 {
 	struct morsel morsel;
@@ -224,9 +273,17 @@ static void repair_intent(struct mrs_txn *txn)
 		else
 			mrs_registry_repair(txn);
 		break;
+	case MRS_INTENT_CLONE:
+		repair_clone(txn);
+		break;
+	case MRS_INTENT_RETARGET:
+		repair_retarget(txn);
+		break;
 	default:
 		return; /* the pool room's own */
 	}
+	if (may_share(txn))
+		mrs_share_recount(txn);
 	recount_named(txn);
 	unlock_all(txn);
 }

@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #include "object/internal.h"
+#include "object/share.h"
 #include "view/mailbox.h"
 
 #define CUT_NS 2000000000ll /* a process that does not answer stands still */
@@ -99,11 +100,11 @@ static int check_held(struct morsel *morsel, uint64_t bytes)
 	mrs_users_scan(morsel->pool, morsel->cell, NULL, &users);
 	if (users.held_page <= mrs_pages_in(bytes))
 		return 0;
-	return mrs_fail(
-		-EBUSY,
-		"cannot shrink to %llu bytes: somebody is reading, filling or advising up to "
-		"byte %llu; try again when that is done",
-		(unsigned long long)bytes, (unsigned long long)(users.held_page * MRS_PAGE_BYTES));
+	return mrs_fail(-EBUSY,
+			"cannot shrink to %llu bytes: somebody views it up to byte %llu for work that "
+			"is under way (reading, filling, advising); try again when that is done",
+			(unsigned long long)bytes,
+			(unsigned long long)(users.held_page * MRS_PAGE_BYTES));
 }
 
 static int ask_viewers(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_slot_set *who,
@@ -185,11 +186,46 @@ static int shrink(struct morsel *morsel, struct mrs_txn *txn, uint64_t bytes)
 	return 0;
 }
 
+/*
+ * Pages at the edge between the smaller size and the larger: some of them are zeroed in place, and the
+ * tables on the way to them lose or gain entries. So a morsel that shares them with a clone gets its
+ * own before; and no clone comes between from when the record is locked.
+ */
+static void find_edge(struct morsel *morsel, uint64_t bytes, uint64_t *page, uint64_t *pages)
+{
+	uint64_t granule = mrs_record_granule(morsel->pool, morsel->record->state);
+	uint64_t end = mrs_pages_in(mrs_min(bytes, mrs_morsel_bytes(morsel)));
+
+	*page = end - !!end;
+	*pages = mrs_round_up(end, granule) - *page;
+}
+
+static int lock_with_own_edge(struct morsel *morsel, uint64_t bytes, struct mrs_txn *txn)
+{
+	for (;;) {
+		uint64_t page, pages, shared = 0;
+		int rc;
+
+		find_edge(morsel, bytes, &page, &pages);
+		rc = mrs_share_break(morsel, page, pages);
+		if (!rc)
+			rc = mrs_record_lock(morsel, MRS_INTENT_RESIZE, 0, txn);
+		if (rc)
+			return rc;
+		find_edge(morsel, bytes, &page, &pages);
+		for (uint64_t i = 0; i < pages; i++)
+			shared += mrs_share_is_shared(morsel, page + i);
+		if (!shared)
+			return 0;
+		mrs_record_unlock(morsel, txn);
+	}
+}
+
 static int resize_once(struct morsel *morsel, uint64_t bytes)
 {
 	struct mrs_txn txn;
 	uint64_t had;
-	int rc = mrs_record_lock(morsel, MRS_INTENT_RESIZE, 0, &txn);
+	int rc = lock_with_own_edge(morsel, bytes, &txn);
 
 	if (rc)
 		return rc;

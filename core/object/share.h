@@ -6,6 +6,18 @@
  * under a SHARED entry belongs to all owners: evicting and filling a page of it happens in place, for
  * all of them at once; writing to it first copies the tables on the way and then the page.
  * Relatives share frames only at the same page number.
+ *
+ *	source root --SHARED--+			source root -> T' -+-> [own] ... write by the source
+ *			      +-> T -> leafs	  clone root -> T -+-> [SHARED] leafs of both
+ *	clone root ---SHARED--+
+ *
+ * Invariants, which morsel_pool_check() looks at:
+ *	links to a frame, each table counted once  =  1 + SHARES of the frame
+ *	more than one link to a frame  =>  each of the links is marked SHARED
+ * What this asks of who retargets a leaf:
+ *	marked SHARED itself, and the frame has others: it is not evicted, moved, promoted or split,
+ *	for other entries name the same frame; it is filled as any other. SHARED only above it: in
+ *	place, for all. Moving asks for neither. The mark stays when an entry is replaced.
  */
 #ifndef MRS_OBJECT_SHARE_H
 #define MRS_OBJECT_SHARE_H
@@ -15,8 +27,35 @@
 /* How many clones of clones there may be between a morsel and the first of its family. */
 #define MRS_CLONE_DEPTH_MAX 64
 
+/* ---- counts (share.c) ---- */
+
 /* Is page reached through any SHARED entry (from the root down, the leaf included)? */
 bool mrs_share_is_shared(struct morsel *morsel, uint64_t page);
+/* Is the frame linked anywhere else? Once no, it stays no, as long as the caller has the record. */
+bool mrs_share_has_others(struct morsel_pool *pool, uint64_t frame);
+/* One link more. -ENOSPC in words, unless mrs_prop_reserve() has seen to it. */
+int mrs_share_add(struct mrs_txn *txn, uint64_t frame);
+/*
+ * One link is given up. True if it was the last: then the frames are the caller's to give back.
+ */
+bool mrs_share_drop(struct mrs_txn *txn, uint64_t frame);
+/* After a death in a clone, break, split or free, in its own lent transition; gate closed: counts all
+ * links anew from the tables. */
+void mrs_share_recount(struct mrs_txn *txn);
+/* Both invariants, in words, and every frame of every morsel that has relatives, once; gate closed. */
+void mrs_share_check(struct morsel_pool *pool,
+		     void (*owned)(void *ctx, uint64_t frame, uint64_t count, const char *by),
+		     morsel_report_fn report, void *ctx);
+/* Has the morsel, or had it, relatives? Then mrs_share_check() walks it. */
+bool mrs_share_is_family(const struct morsel *morsel);
+
+/*
+ * Tables that others of the family may still look at go when no retarget of the family is under way
+ * that was there before: waits for that, parked. False if somebody stands still in one.
+ */
+bool mrs_share_grace(struct mrs_txn *txn, struct morsel *morsel);
+
+/* ---- break (break.c) ---- */
 
 /*
  * Makes pages [page, page + pages) private to the morsel: tables on the way are copied, then each page
@@ -27,19 +66,36 @@ bool mrs_share_is_shared(struct morsel *morsel, uint64_t page);
 int mrs_share_break(struct morsel *morsel, uint64_t page, uint64_t pages);
 
 /*
- * For trim: one reference to the frames is given up. True if it was the last: then they are the
- * caller's to give back.
+ * Inside a transition that names the morsel in cell[0]: makes the tables on the way to page private,
+ * so that a leaf can be linked or unlinked there. For fill, growth and shrinking.
  */
-bool mrs_share_drop(struct mrs_txn *txn, uint64_t frame);
-/* Counts all references anew from the tables; gate closed, after a death in a clone, break or free. */
-void mrs_share_recount(struct morsel_pool *pool);
+int mrs_share_own_tables(struct morsel *morsel, struct mrs_txn *txn, uint64_t page);
+/*
+ * Begins a transition of this op that names the morsel in cell[0]: no clone of the morsel is under way
+ * in it, and none begins to share before it ends. For who links pages beside others.
+ */
+int mrs_share_begin(struct morsel *morsel, enum mrs_intent_op op, uint64_t page,
+		    struct mrs_txn *txn);
 
-/* After a move or break: old frames wait until nobody in slots maps them; REMAP mail is sent. */
+/* In a repair: what a death left locked or half split here. Before mrs_share_recount(). */
+void mrs_share_repair(struct mrs_txn *txn);
+
+/* ---- quarantine (quarantine.c) ---- */
+
+/*
+ * After a move or break: frames [frame, frame + 2^order), which nothing links any more, wait until
+ * nobody who has a view of the morsel can reach them. -ENOSPC in words: then they are still the
+ * caller's.
+ */
 int mrs_quarantine_put(struct mrs_txn *txn, struct morsel *morsel, uint64_t page, uint64_t frame,
 		       unsigned order);
 /* Asks again those who are waited for, gives back what nobody reaches; returns frames still there. */
 uint64_t mrs_quarantine_sweep(struct morsel_pool *pool);
-/* A slot is dead or has remapped: its bit goes. */
+/* A slot is dead (record 0: of every morsel) or has remapped: its bit goes. */
 void mrs_quarantine_forget(struct morsel_pool *pool, unsigned slot, uint64_t record);
+/* Frames in quarantine, for checks; a non-zero answer ends it. */
+int mrs_quarantine_each(struct morsel_pool *pool,
+			int (*fn)(void *ctx, uint64_t frame, uint64_t count, const char *by),
+			void *ctx);
 
 #endif

@@ -407,6 +407,12 @@ struct mrs_cell_pin {
 	struct mrs_pin pin[7];
 };
 
+/* What is known of the views that a morsel had before it got its COHERENCE cell. */
+enum mrs_coherence_views {
+	MRS_COHERENCE_LISTED = 1, /* every view that may write is in the registry */
+	MRS_COHERENCE_KEEPS = 2,  /* some that only read are not: the morsel keeps its frames */
+};
+
 /* Hangs on mrs_cell_record.more. */
 struct mrs_cell_coherence {
 	uint64_t header;
@@ -422,7 +428,7 @@ struct mrs_cell_coherence {
 	uint64_t hand;	  /* the evictor's clock in it */
 	uint64_t shape;	  /* how often a table of it was replaced by another: who looks without a
 			   * lock looks again when it has moved on */
-	uint64_t keeps;	  /* 1: views that nobody has listed map its frames: it keeps them */
+	uint64_t views;	  /* enum mrs_coherence_views */
 	uint64_t reserved[4];
 };
 

@@ -58,6 +58,9 @@ struct mrs_table_ops {
 	bool (*has_others)(void *ctx, uint64_t frame);
 	bool (*give_up)(void *ctx, void *txn, uint64_t frame);
 	void (*put_cancel)(void *ctx, void *txn);
+	/* May be NULL: the caller, who has named nothing, is about to take a table apart that was
+	 * SHARED and is his alone now: waits for who came into it by another owner's way. */
+	void (*alone)(void *ctx, void *txn);
 	/* May be NULL, where no leaf is ever locked: waits until place is not entry any more. */
 	void (*wait)(void *ctx, uint64_t *place, uint64_t entry);
 	/* May be NULL: a word of the transition's intent that is 0 but while expand builds tables

@@ -79,6 +79,16 @@ static bool unlink_shared(const struct trim *t, uint64_t *place, uint64_t entry,
 	return !last;
 }
 
+/* The same for a table; where there are no others any more, nobody is in it when this answers. */
+static bool unlink_table(const struct trim *t, uint64_t *place, uint64_t entry)
+{
+	if (unlink_shared(t, place, entry, 0))
+		return true;
+	if (fmt_is_shared(entry) && t->table->ops->alone)
+		t->table->ops->alone(t->table->ctx, t->txn);
+	return false;
+}
+
 static void drop_damaged(uint64_t *place, uint64_t page, const char *problem)
 {
 	mrs_log(MRS_LOG_WARN,
@@ -109,7 +119,7 @@ static void trim_level(const struct trim *t, uint64_t *entries, unsigned level, 
 				drop_leaf(t, &entries[i], level, fmt_frame(entry));
 			continue;
 		}
-		if (kind == FMT_TABLE && page >= t->page && unlink_shared(t, &entries[i], entry, 0))
+		if (kind == FMT_TABLE && page >= t->page && unlink_table(t, &entries[i], entry))
 			continue;
 		below = kind == FMT_TABLE ? radix_entries(t->table, fmt_frame(entry)) : NULL;
 		if (!below) {
@@ -230,7 +240,7 @@ int mrs_table_trim(struct mrs_table *table, void *txn, uint64_t page,
 		return 0;
 	if (radix_root_is_run(root))
 		return trim_run(&t, root);
-	if (!page && unlink_shared(&t, table->root, root, 0))
+	if (!page && unlink_table(&t, table->root, root))
 		return 0;
 	entries = radix_root_is_table(root, &level) ? radix_entries(table, fmt_frame(root)) : NULL;
 	if (!entries) {

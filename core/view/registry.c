@@ -645,8 +645,15 @@ struct pinned {
 	struct each each;
 	struct mrs_seen_view *by;
 	struct mrs_pin *pin;
+	uint64_t writer_of; /* only pins by views of this record that may write; 0: all */
 	bool found;
 };
+
+static bool is_wanted(const struct pinned *pinned, const struct mrs_seen_view *seen)
+{
+	return !pinned->writer_of ||
+	       (seen->record == pinned->writer_of && seen->flags & MRS_VIEW_WRITABLE);
+}
 
 static bool view_pins(struct pinned *pinned, const struct mrs_cell_view *view)
 {
@@ -680,7 +687,7 @@ static void pinned_in_slot(void *ctx, unsigned slot, struct mrs_slot *shared)
 		};
 
 		if (!cell_read(cell, &seen) || !is_meant(&pinned->each, &seen) ||
-		    !view_pins(pinned, cell))
+		    !is_wanted(pinned, &seen) || !view_pins(pinned, cell))
 			continue;
 		/* A dead process's mappings are gone; asked only where it would be in the way. */
 		if (!mrs_pool_slot_is_alive(pool, slot))
@@ -698,6 +705,22 @@ bool mrs_registry_pinned(struct morsel_pool *pool, uint64_t family, uint64_t fir
 		.each = {.pool = pool, .family = family, .first = first, .end = end},
 		.by = by,
 		.pin = pin,
+	};
+
+	mrs_pool_each_slot(pool, pinned_in_slot, &pinned);
+	return pinned.found;
+}
+
+bool mrs_registry_write_pinned(struct morsel_pool *pool, uint64_t record, struct mrs_seen_view *by)
+{
+	struct mrs_pin pin;
+	struct pinned pinned = {
+		.each = {.pool = pool,
+			 .family = mrs_registry_family(pool, record),
+			 .end = UINT64_MAX},
+		.by = by,
+		.pin = &pin,
+		.writer_of = record,
 	};
 
 	mrs_pool_each_slot(pool, pinned_in_slot, &pinned);

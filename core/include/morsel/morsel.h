@@ -402,6 +402,7 @@ MORSEL_API void morsel_release(struct morsel_grant *grant);
 }
 #endif
 
+#include <morsel/clone.h>
 #include <morsel/pager.h>
 #include <morsel/swap.h>
 

@@ -1,0 +1,591 @@
+/*
+ * Breaking: the first write after a clone makes tables and page the writer's own. See share.h.
+ *
+ *  1 One transition (RETARGET, kind BREAK) per page: intent, full fence, look whether a clone is
+ * under way (then step out and wait), then from the root down. Pairs with the fence of the clone,
+ * which announces itself and then waits for retargets that were there: no break is half done while
+ * a root is shared, and a break that follows finds it SHARED. 2 A shared table is copied under the
+ * lock of its entry 0, which all its owners see: of two owners that want their own one waits, and
+ * then may find that it is alone. Copying needs each entry unlocked for an instant: who holds one
+ * (an evict, a fill) waits for nobody's leaf, so we get it. 3 Each entry: count one link more, mark
+ * it SHARED in the old table, copy it with the mark. So when the copy is linked, everything that
+ * both tables name is counted and marked on both sides. What the old table's entry becomes
+ * afterwards (evicted pages filled for the others) need not reach the copy: a frame that has others
+ * is not evicted, and a fill keeps what is resident. 4 The old table is named (putting) before the
+ * link goes, and given up after. Whoever was last takes it apart: only after everybody who may have
+ * come by another owner's way is gone (grace). 5 A shared page has the same bytes until it is
+ * shared no more: every writable view of every owner is protected there. So it may be copied before
+ * its leaf is locked. 6 The new frame is DIRTY and linked under the leaf's lock; the old one is
+ * given up last. 7 Death: no page's content has changed, and each link is whole. Locks go in
+ * mrs_share_repair(), counts in mrs_share_recount(); frames are named by the allocator's record
+ * until they are linked, and by putting from before they are unlinked.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "object/internal.h"
+#include "object/share.h"
+#include "pool/property.h"
+#include "view/follow.h"
+#include "view/registry.h"
+
+#define ENTRIES 512u
+
+static uint64_t span_of(unsigned level)
+{
+	return 1ull << MRS_HUGE_ORDER * level;
+}
+
+static unsigned index_of(uint64_t page, unsigned level)
+{
+	return page >> MRS_HUGE_ORDER * level & (ENTRIES - 1);
+}
+
+static uint64_t *entries_of(struct morsel *morsel, uint64_t frame)
+{
+	return morsel->table.ops->at(morsel->table.ctx, frame);
+}
+
+static int damaged(uint64_t page)
+{
+	return mrs_fail(-EINVAL,
+			"the page table is damaged at page %llu; `morsel pool check` lists all "
+			"damage",
+			(unsigned long long)page);
+}
+
+/* ---- locks of single entries, any kind of entry ---- */
+
+/* Step 2. -EAGAIN: the entry was locked, and has been waited for. */
+static int lock_place(struct mrs_txn *txn, uint64_t *place, uint64_t table, unsigned index)
+{
+	uint64_t entry = mrs_load_acquire(place);
+
+	mrs_store_release(&txn->intent->leaf, table << 9 | index);
+	mrs_compiler_barrier();
+	MRS_PROBE("break.lock.noted");
+	while (!mrs_entry_lock(entry)) {
+		if (mrs_entry_state(entry) == MRS_ENTRY_STALE)
+			return -EAGAIN;
+		if (mrs_cas(place, &entry, mrs_entry_locked(entry, txn->index)))
+			return 0;
+	}
+	mrs_entry_wait(txn->pool, place, entry);
+	return -EAGAIN;
+}
+
+static void unlock_place(struct mrs_txn *txn, uint64_t *place)
+{
+	uint64_t entry = mrs_load_acquire(place);
+
+	while (mrs_entry_lock(entry) == txn->index + 1 &&
+	       !mrs_cas(place, &entry, mrs_entry_unlocked(entry)))
+		;
+	mrs_entry_wake(txn->pool, place);
+}
+
+/* ---- tables ---- */
+
+struct copy {
+	struct morsel *morsel;
+	struct mrs_txn *txn;
+	uint64_t *place; /* where the shared table is linked */
+	uint64_t entry;	 /* what stands there */
+	uint64_t *from, *to;
+	uint64_t frame; /* of to */
+	bool linked;
+};
+
+/* One entry: step 3. */
+static int copy_entry(struct copy *copy, unsigned i)
+{
+	uint64_t entry = mrs_load_acquire(&copy->from[i]), frame;
+	int rc;
+
+	for (;;) {
+		if (i && mrs_entry_lock(entry)) {
+			mrs_entry_wait(copy->txn->pool, &copy->from[i], entry);
+			entry = mrs_load_acquire(&copy->from[i]);
+			continue;
+		}
+		if (mrs_entry_state(entry) == MRS_ENTRY_EMPTY)
+			return 0;
+		if (mrs_entry_state(entry) == MRS_ENTRY_STALE)
+			return -EAGAIN;
+		frame = mrs_entry_frame(entry);
+		rc = mrs_share_add(copy->txn, frame);
+		if (rc)
+			return rc;
+		if (mrs_cas(&copy->from[i], &entry, entry | MRS_ENTRY_SHARED))
+			break;
+		mrs_share_drop(copy->txn, frame);
+	}
+	mrs_store_relaxed(&copy->to[i], mrs_entry_unlocked(entry) | MRS_ENTRY_SHARED);
+	return 0;
+}
+
+static int copy_entries(struct copy *copy)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < ENTRIES && !rc; i++)
+		rc = copy_entry(copy, i);
+	MRS_PROBE("break.table.copied");
+	return rc;
+}
+
+/* The links of a table are given up, each of which was one of several. */
+static void drop_links(struct mrs_txn *txn, uint64_t *entries)
+{
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		uint64_t entry = mrs_load_acquire(&entries[i]);
+
+		if (mrs_entry_state(entry) != MRS_ENTRY_EMPTY)
+			mrs_share_drop(txn, mrs_entry_frame(entry));
+	}
+}
+
+/*
+ * The old table turned out to be linked nowhere else. From here on this is no retarget any more, so
+ * that it may wait for those that are: none of them waits for it.
+ */
+static void bury_table(struct copy *copy)
+{
+	struct mrs_intent *intent = copy->txn->intent;
+
+	drop_links(copy->txn, copy->from);
+	MRS_PROBE("break.table.burying");
+	if (mrs_load_relaxed32(&intent->op) == MRS_INTENT_RETARGET) {
+		mrs_store_release(&intent->cell[0], 0);
+		mrs_store_release32(&intent->step, 0);
+		mrs_store_release32(&intent->op, MRS_INTENT_OTHER);
+	}
+	while (!mrs_share_grace(copy->txn, copy->morsel))
+		;
+	mrs_pool_unback(copy->txn->pool, mrs_entry_frame(copy->entry), 1);
+	mrs_txn_put_end(copy->txn);
+}
+
+static void table_replaced(struct morsel *morsel)
+{
+	struct mrs_cell_coherence *coherence = mrs_morsel_coherence(morsel);
+
+	mrs_fetch_add(&coherence->shape, 1);
+	mrs_fetch_add(&mrs_pool_state(morsel->pool)->count[MRS_COUNT_COW_TABLES], 1);
+}
+
+/* The copy takes the place of the shared table: step 4. The table's entry 0 is unlocked after. */
+static int link_copy(struct copy *copy)
+{
+	struct mrs_txn *txn = copy->txn;
+	uint64_t seen = copy->entry, old = mrs_entry_frame(copy->entry);
+	bool last;
+
+	mrs_txn_put_begin(txn, 0, old);
+	MRS_PROBE("break.table.named");
+	/* Release: who finds the copy finds its entries. */
+	copy->linked =
+		mrs_cas(copy->place, &seen,
+			mrs_entry_make(MRS_ENTRY_TABLE, mrs_entry_level(copy->entry), copy->frame));
+	if (!copy->linked) {
+		mrs_txn_put_cancel(txn);
+		return -EAGAIN;
+	}
+	table_replaced(copy->morsel);
+	MRS_PROBE("break.table.linked");
+	mrs_txn_settle(txn);
+	last = mrs_share_drop(txn, old);
+	MRS_PROBE("break.table.dropped");
+	unlock_place(txn, &copy->from[0]);
+	if (last)
+		bury_table(copy);
+	else
+		mrs_txn_put_cancel(txn);
+	return last ? -EAGAIN : 0;
+}
+
+/* Entry 0 of the old table is locked. */
+static int replace_table(struct copy *copy)
+{
+	int rc = -EAGAIN;
+
+	MRS_PROBE("break.table.locked");
+	if (mrs_load_acquire(copy->place) == copy->entry &&
+	    mrs_share_has_others(copy->txn->pool, mrs_entry_frame(copy->entry)))
+		rc = copy_entries(copy);
+	if (!rc)
+		rc = link_copy(copy);
+	if (!copy->linked)
+		unlock_place(copy->txn, &copy->from[0]);
+	return rc;
+}
+
+/*
+ * The shared table that *place links becomes the morsel's own: 0, *place is to be read again;
+ * -EAGAIN: somebody was in the way, or the transition is no retarget any more: once more from the
+ * start.
+ */
+static int own_table(struct morsel *morsel, struct mrs_txn *txn, uint64_t *place, uint64_t entry)
+{
+	struct copy copy = {.morsel = morsel, .txn = txn, .place = place, .entry = entry};
+	uint64_t old = mrs_entry_frame(entry);
+	int rc;
+
+	if (!mrs_share_has_others(txn->pool, old)) {
+		mrs_cas(place, &entry, entry & ~MRS_ENTRY_SHARED);
+		return 0;
+	}
+	rc = mrs_prop_reserve(txn, ENTRIES);
+	if (!rc)
+		rc = mrs_txn_get_table(txn, &copy.frame);
+	if (rc)
+		return rc;
+	MRS_PROBE("break.table.got");
+	copy.from = entries_of(morsel, old);
+	copy.to = entries_of(morsel, copy.frame);
+	rc = copy.from && copy.to ? lock_place(txn, &copy.from[0], old, 0) : damaged(0);
+	if (!rc)
+		rc = replace_table(&copy);
+	if (copy.linked)
+		return rc;
+	if (copy.to) {
+		drop_links(txn, copy.to);
+		memset(copy.to, 0, MRS_PAGE_BYTES);
+	}
+	mrs_place_unget(txn, 0, copy.frame, true);
+	mrs_txn_settle(txn);
+	return rc;
+}
+
+/* Down to the leaf at page; every table on the way is the morsel's own after. Errors of
+ * own_table(). */
+static int own_way(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, struct mrs_leaf *leaf)
+{
+	uint64_t *place = morsel->table.root, entry = mrs_load_acquire(place);
+	unsigned level = mrs_entry_level(entry) + 1;
+
+	*leaf = (struct mrs_leaf){.page = page};
+	if (mrs_entry_state(entry) != MRS_ENTRY_TABLE || page >= span_of(level))
+		return 0;
+	for (;;) {
+		uint64_t *entries;
+		int rc = 0;
+
+		entry = mrs_load_acquire(place);
+		if (mrs_entry_state(entry) == MRS_ENTRY_STALE)
+			return -EAGAIN;
+		if (mrs_entry_problem(entry, level))
+			return damaged(page);
+		if (mrs_entry_state(entry) != MRS_ENTRY_TABLE)
+			break;
+		if (entry & MRS_ENTRY_SHARED) {
+			rc = own_table(morsel, txn, place, entry);
+			if (rc)
+				return rc;
+			continue;
+		}
+		leaf->table = mrs_entry_frame(entry);
+		entries = entries_of(morsel, leaf->table);
+		if (!entries)
+			return damaged(page);
+		leaf->index = index_of(page, --level);
+		place = &entries[leaf->index];
+	}
+	leaf->place = place;
+	leaf->entry = entry;
+	leaf->level = level;
+	leaf->page = mrs_round_down(page, span_of(level));
+	leaf->shared = entry & MRS_ENTRY_SHARED;
+	return 0;
+}
+
+int mrs_share_own_tables(struct morsel *morsel, struct mrs_txn *txn, uint64_t page)
+{
+	struct mrs_leaf leaf;
+	int rc;
+
+	if (!mrs_share_is_family(morsel))
+		return 0;
+	do
+		rc = own_way(morsel, txn, page, &leaf);
+	while (rc == -EAGAIN);
+	return rc;
+}
+
+/* ---- beginning beside clones ---- */
+
+/* Step 1. */
+static bool is_frozen(struct morsel *morsel, const struct mrs_txn *txn, uint64_t *by)
+{
+	const struct mrs_cell_coherence *coherence = mrs_morsel_coherence(morsel);
+
+	mrs_full_fence();
+	*by = coherence ? mrs_load_acquire(&coherence->frozen) : 0;
+	return *by && *by != txn->index + 1;
+}
+
+/* What a break moves is one page; what else it replaces are tables, which no view sees. */
+static void announce(struct morsel *morsel, struct mrs_txn *txn, uint64_t page)
+{
+	struct mrs_intent *intent = txn->intent;
+
+	if (mrs_load_relaxed32(&intent->op) == MRS_INTENT_RETARGET) {
+		mrs_store_release(&intent->page, mrs_round_down(page, ENTRIES));
+		mrs_store_release(&intent->count, 1);
+		mrs_store_release32(&intent->step, MRS_RETARGET_BREAK << 8 | MRS_RETARGET_LOCKING);
+	}
+	mrs_store_release(&intent->cell[0], morsel->cell);
+}
+
+int mrs_share_begin(struct morsel *morsel, enum mrs_intent_op op, uint64_t page,
+		    struct mrs_txn *txn)
+{
+	for (;;) {
+		uint64_t by;
+		int rc = mrs_txn_begin(morsel->pool, op, txn);
+
+		if (rc)
+			return rc;
+		announce(morsel, txn, page);
+		if (!is_frozen(morsel, txn, &by))
+			return 0;
+		mrs_txn_end(txn);
+		MRS_PROBE("break.frozen");
+		mrs_pool_wait_word(morsel->pool, &mrs_morsel_coherence(morsel)->frozen, by);
+	}
+}
+
+/* ---- pages ---- */
+
+/* One page (or huge page) on its way from a frame that has others to one of its own. */
+struct page {
+	struct morsel *morsel;
+	struct mrs_txn *txn;
+	struct mrs_leaf leaf;
+	unsigned order;
+	uint64_t old, frame;
+};
+
+static uint64_t pages_of(const struct page *page)
+{
+	return 1ull << page->order;
+}
+
+/* Beside the page before it, if that is private and the place is free: then views need fewer areas.
+ */
+static int get_frames(struct page *page)
+{
+	enum mrs_frame_class class = page->order ? MRS_FRAME_HUGE : MRS_FRAME_MOVABLE;
+	uint64_t hint = 0;
+
+	if (!page->order && page->leaf.index) {
+		uint64_t before = mrs_load_acquire(page->leaf.place - 1);
+
+		if (mrs_entry_state(before) == MRS_ENTRY_MAPPED && !(before & MRS_ENTRY_SHARED))
+			hint = mrs_entry_frame(before) + 1;
+	}
+	if (hint && mrs_place_is_free(page->morsel->pool, hint, 0) &&
+	    !mrs_txn_get_at(page->txn, 0, hint)) {
+		page->frame = hint;
+		return 0;
+	}
+	return mrs_txn_get(page->txn, page->order, class, hint, &page->frame);
+}
+
+/* Step 5. */
+static int copy_content(struct page *page)
+{
+	struct morsel_pool *pool = page->morsel->pool;
+	uint64_t bytes = pages_of(page) * MRS_PAGE_BYTES;
+	uint64_t at = page->old * MRS_PAGE_BYTES, end = at + bytes, next;
+	unsigned char *from = mrs_pool_at(pool, page->old, pages_of(page));
+	unsigned char *to = mrs_pool_at(pool, page->frame, pages_of(page));
+
+	if (!from || !to)
+		return damaged(page->leaf.page);
+	/* Memory that was given back is not taken anew by looking at it. */
+	if (!(mrs_load_relaxed(&page->morsel->record->state) & MRS_RECORD_THIN)) {
+		memcpy(to, from, bytes);
+		return 0;
+	}
+	for (; mrs_pool_next_content(pool, &at, end, &next); at = next)
+		memcpy(to + (at - page->old * MRS_PAGE_BYTES),
+		       from + (at - page->old * MRS_PAGE_BYTES), next - at);
+	return 0;
+}
+
+/* The frames are got, with memory and content, and nobody else knows of them. */
+static int make_copy(struct page *page)
+{
+	unsigned flags = page->order ? MRS_BACK_HUGE : 0;
+	int rc = get_frames(page);
+
+	if (rc)
+		return rc;
+	MRS_PROBE("break.page.got");
+	rc = mrs_pool_back(page->txn, page->frame, pages_of(page), flags, NULL);
+	if (rc) {
+		mrs_place_unget(page->txn, page->order, page->frame, false);
+		return rc;
+	}
+	MRS_PROBE("break.page.backed");
+	rc = copy_content(page);
+	if (rc)
+		mrs_place_unget(page->txn, page->order, page->frame, true);
+	MRS_PROBE("break.page.copied");
+	return rc;
+}
+
+/* The frame that was shared: given back if we were the last after all. It is named as putting. */
+static void give_up_old(struct page *page)
+{
+	struct mrs_txn *txn = page->txn;
+
+	if (!mrs_share_drop(txn, page->old)) {
+		mrs_txn_put_cancel(txn);
+		return;
+	}
+	MRS_PROBE("break.page.last");
+	mrs_pool_unback(txn->pool, page->old, pages_of(page));
+	mrs_txn_put_end(txn);
+}
+
+/* Step 6. The leaf is locked. */
+static void link_page(struct page *page)
+{
+	struct mrs_txn *txn = page->txn;
+	uint64_t entry =
+		mrs_entry_make(MRS_ENTRY_MAPPED, page->leaf.level, page->frame) | MRS_ENTRY_DIRTY;
+
+	mrs_txn_put_begin(txn, page->order, page->old);
+	MRS_PROBE("break.page.named");
+	/* Release: who finds the frame finds its content. */
+	mrs_store_release(page->leaf.place, mrs_entry_locked(entry, txn->index));
+	MRS_PROBE("break.page.linked");
+	mrs_txn_settle(txn);
+}
+
+/* The views cannot follow: everything as it was. The leaf is locked. */
+static void unlink_page(struct page *page)
+{
+	struct mrs_txn *txn = page->txn;
+
+	mrs_txn_put_cancel(txn);
+	mrs_txn_put_begin(txn, page->order, page->frame);
+	mrs_store_release(page->leaf.place, mrs_entry_locked(page->leaf.entry, txn->index));
+	MRS_PROBE("break.page.unlinked");
+	mrs_view_follow_own(page->morsel, page->leaf.page, pages_of(page), page->old);
+	mrs_pool_unback(txn->pool, page->frame, pages_of(page));
+	mrs_txn_put_end(txn);
+}
+
+static int replace_page(struct page *page)
+{
+	uint64_t now;
+	int rc = make_copy(page);
+
+	if (rc)
+		return rc;
+	rc = lock_place(page->txn, page->leaf.place, page->leaf.table, page->leaf.index);
+	if (rc)
+		goto unget;
+	MRS_PROBE("break.page.locked");
+	now = mrs_entry_unlocked(mrs_load_acquire(page->leaf.place));
+	if (now != page->leaf.entry) {
+		rc = -EAGAIN;
+		goto unlock;
+	}
+	link_page(page);
+	rc = mrs_view_follow_own(page->morsel, page->leaf.page, pages_of(page), page->frame);
+	if (rc) {
+		unlink_page(page);
+	} else {
+		give_up_old(page);
+		mrs_fetch_add(&mrs_pool_state(page->txn->pool)->count[MRS_COUNT_COW_BREAKS], 1);
+	}
+	MRS_PROBE("break.page.dropped");
+	unlock_place(page->txn, page->leaf.place);
+	return rc;
+unlock:
+	unlock_place(page->txn, page->leaf.place);
+unget:
+	mrs_place_unget(page->txn, page->order, page->frame, true);
+	mrs_txn_settle(page->txn);
+	return rc;
+}
+
+/* The tables on the way are private. 0: the page is, or there is none; *pages were looked at. */
+static int break_leaf(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf)
+{
+	struct page page = {
+		.morsel = morsel,
+		.txn = txn,
+		.leaf = *leaf,
+		.order = leaf->level * MRS_HUGE_ORDER,
+		.old = mrs_entry_frame(leaf->entry),
+	};
+	uint64_t seen = leaf->entry;
+
+	if (!leaf->place || !(seen & MRS_ENTRY_SHARED))
+		return 0;
+	if (mrs_entry_lock(seen)) {
+		mrs_entry_wait(txn->pool, leaf->place, seen);
+		return -EAGAIN;
+	}
+	if (!mrs_share_has_others(txn->pool, page.old))
+		return mrs_cas(leaf->place, &seen, seen & ~MRS_ENTRY_SHARED) ? 0 : -EAGAIN;
+	switch (mrs_entry_state(seen)) {
+	case MRS_ENTRY_POISONED:
+		return mrs_fail(-EIO, "page %llu has lost its content",
+				(unsigned long long)leaf->page);
+	default:
+		return replace_page(&page);
+	}
+}
+
+/* One page, or the huge page around it; *next is the page after what was made private. */
+static int break_page(struct morsel *morsel, uint64_t page, uint64_t *next)
+{
+	struct mrs_leaf leaf;
+	struct mrs_txn txn;
+	int rc;
+
+	do {
+		rc = mrs_share_begin(morsel, MRS_INTENT_RETARGET, page, &txn);
+		if (rc)
+			return rc;
+		rc = own_way(morsel, &txn, page, &leaf);
+		if (!rc)
+			rc = break_leaf(morsel, &txn, &leaf);
+		mrs_txn_end(&txn);
+	} while (rc == -EAGAIN);
+	*next = leaf.page + span_of(leaf.level);
+	return rc;
+}
+
+int mrs_share_break(struct morsel *morsel, uint64_t page, uint64_t pages)
+{
+	uint64_t end = page + pages;
+	int rc = 0;
+
+	if (!mrs_share_is_family(morsel))
+		return 0;
+	while (!rc && page < end)
+		rc = break_page(morsel, page, &page);
+	return rc;
+}
+
+/* ---- repair ---- */
+
+void mrs_share_repair(struct mrs_txn *txn)
+{
+	const struct mrs_intent *intent = txn->intent;
+	uint64_t *entries;
+
+	if (!intent->leaf)
+		return;
+	entries = mrs_object_table_ops.at(txn->pool, intent->leaf >> 9);
+	if (entries)
+		unlock_place(txn, &entries[intent->leaf & (ENTRIES - 1)]);
+	MRS_PROBE("repair.break");
+}

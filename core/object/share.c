@@ -1,0 +1,257 @@
+/*
+ * How many links a frame has: counted by one word per shared frame, checked and recounted from the
+ * tables, which are the truth. See share.h.
+ *
+ * A link more is counted before it is made, a link less after it is gone: so whoever reads "no
+ * others" may rely on it, and a death in between leaves the count too high, never too low, until
+ * mrs_share_recount().
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "object/internal.h"
+#include "object/share.h"
+#include "pool/property.h"
+#include "view/registry.h"
+
+bool mrs_share_is_shared(struct morsel *morsel, uint64_t page)
+{
+	struct mrs_leaf leaf;
+
+	return !mrs_table_leaf(&morsel->table, page, &leaf) && leaf.shared;
+}
+
+bool mrs_share_has_others(struct morsel_pool *pool, uint64_t frame)
+{
+	struct mrs_prop shares;
+
+	return mrs_prop_get(pool, frame, MRS_PROP_SHARES, &shares);
+}
+
+int mrs_share_add(struct mrs_txn *txn, uint64_t frame)
+{
+	uint64_t now;
+
+	return mrs_prop_add(txn, frame, MRS_PROP_SHARES, 1, &now);
+}
+
+bool mrs_share_drop(struct mrs_txn *txn, uint64_t frame)
+{
+	uint64_t now;
+
+	/* Asked first: what is not shared, which is most, needs no words about it. */
+	if (!mrs_share_has_others(txn->pool, frame))
+		return true;
+	return mrs_prop_add(txn, frame, MRS_PROP_SHARES, -1, &now) == -ERANGE;
+}
+
+bool mrs_share_is_family(const struct morsel *morsel)
+{
+	return mrs_morsel_coherence(morsel);
+}
+
+/* ---- all links ---- */
+
+#define HAS_COUNT (1u << 31) /* the frame has a SHARES property */
+
+/* One word per frame of the pool, of anonymous memory that costs only where it is touched. */
+struct links {
+	struct morsel_pool *pool;
+	uint32_t *of;
+	uint64_t frames;
+	struct morsel *morsel; /* being walked */
+	void (*owned)(void *ctx, uint64_t frame, uint64_t count, const char *by);
+	morsel_report_fn report;
+	void *ctx;
+	char by[48];
+};
+
+static int links_make(struct links *links, struct morsel_pool *pool)
+{
+	links->pool = pool;
+	links->frames = mrs_pool_frames_end(pool);
+	links->of = mmap(NULL, links->frames * sizeof(*links->of), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (links->of == MAP_FAILED)
+		return mrs_fail_errno(-errno, "no address space for one word per frame");
+	return 0;
+}
+
+static void links_free(struct links *links)
+{
+	munmap(links->of, links->frames * sizeof(*links->of));
+}
+
+/* True if this is the first link to the frame. */
+static bool count_link(struct links *links, uint64_t frame, uint64_t count)
+{
+	bool first = !(links->of[frame] & ~HAS_COUNT);
+
+	links->of[frame]++;
+	if (first && links->owned)
+		links->owned(links->ctx, frame, count, links->by);
+	return first;
+}
+
+static int count_entry(void *ctx, const struct mrs_leaf *entry, bool is_table)
+{
+	struct links *links = ctx;
+	uint64_t count = is_table ? 1 : 1ull << MRS_HUGE_ORDER * entry->level;
+
+	/* What is below a table that somebody else has too was counted with him. */
+	if (!count_link(links, mrs_entry_frame(entry->entry), count) && is_table)
+		return MRS_TABLE_SKIP;
+	return 0;
+}
+
+static uint64_t meta_frames(const struct mrs_cell_record *record)
+{
+	uint64_t frames = 1;
+
+	while (frames < mrs_pages_in(record->meta_bytes))
+		frames <<= 1;
+	return frames;
+}
+
+static int count_record(void *ctx, mrs_cell cell, void *memory)
+{
+	struct links *links = ctx;
+	struct mrs_cell_record *record = memory;
+	struct morsel morsel;
+	uint64_t root;
+
+	if (!mrs_handle_init(&morsel, links->pool, cell) || !mrs_share_is_family(&morsel))
+		return 0;
+	snprintf(links->by, sizeof(links->by), "morsel %llu", (unsigned long long)record->id);
+	root = mrs_load_acquire(&record->root);
+	/* A run has no relatives, and a page of it is nobody's table. */
+	if (mrs_entry_state(root) == MRS_ENTRY_TABLE)
+		mrs_table_each_entry(&morsel.table, count_entry, links);
+	else if (links->owned && root && !mrs_record_problem(links->pool, record))
+		links->owned(links->ctx, mrs_entry_frame(root), record->run_pages, links->by);
+	if (record->meta_frame && !mrs_record_problem(links->pool, record))
+		count_link(links, record->meta_frame, meta_frames(record));
+	return 0;
+}
+
+static int note_count(void *ctx, uint64_t frame, enum mrs_prop_kind kind,
+		      const struct mrs_prop *prop)
+{
+	struct links *links = ctx;
+
+	if (kind == MRS_PROP_SHARES && frame < links->frames)
+		links->of[frame] |= HAS_COUNT;
+	return 0;
+}
+
+static void count_all(struct links *links)
+{
+	mrs_cell_each(mrs_pool_cells(links->pool), MRS_CELL_RECORD, count_record, links);
+	mrs_prop_each(links->pool, note_count, links);
+}
+
+void mrs_share_recount(struct mrs_txn *txn)
+{
+	struct links links = {0};
+
+	if (links_make(&links, txn->pool)) {
+		mrs_log(MRS_LOG_ERROR, "%s: shared frames could not be counted anew: %s",
+			mrs_pool_path(txn->pool), morsel_errormsg());
+		return;
+	}
+	count_all(&links);
+	for (uint64_t frame = 0; frame < links.frames; frame++) {
+		uint32_t count = links.of[frame] & ~HAS_COUNT;
+		struct mrs_prop shares = {.value = count - 1};
+
+		if (count > 1)
+			mrs_prop_set(txn, frame, MRS_PROP_SHARES, &shares);
+		else if (links.of[frame] & HAS_COUNT)
+			mrs_prop_clear(txn, frame, MRS_PROP_SHARES, NULL);
+	}
+	MRS_PROBE("share.recounted");
+	links_free(&links);
+}
+
+/* ---- check ---- */
+
+static int check_mark(void *ctx, const struct mrs_leaf *entry, bool is_table)
+{
+	struct links *links = ctx;
+	uint64_t frame = mrs_entry_frame(entry->entry);
+	char text[160];
+
+	if ((links->of[frame] & ~HAS_COUNT) < 2 || entry->entry & MRS_ENTRY_SHARED)
+		return 0;
+	snprintf(text, sizeof(text),
+		 "morsel %llu: page %llu: %s %llu has several owners and is not marked as shared",
+		 (unsigned long long)links->morsel->record->id, (unsigned long long)entry->page,
+		 is_table ? "the table in frame" : "frame", (unsigned long long)frame);
+	links->report(links->ctx, text);
+	return 0;
+}
+
+static int check_marks(void *ctx, mrs_cell cell, void *memory)
+{
+	struct links *links = ctx;
+	struct morsel morsel;
+
+	if (!mrs_handle_init(&morsel, links->pool, cell) || !mrs_share_is_family(&morsel) ||
+	    mrs_entry_state(mrs_load_acquire(&morsel.record->root)) != MRS_ENTRY_TABLE)
+		return 0;
+	links->morsel = &morsel;
+	mrs_table_each_entry(&morsel.table, check_mark, links);
+	return 0;
+}
+
+static void check_count(struct links *links, uint64_t frame)
+{
+	uint32_t count = links->of[frame] & ~HAS_COUNT;
+	struct mrs_prop shares = {0};
+	char text[160];
+
+	mrs_prop_get(links->pool, frame, MRS_PROP_SHARES, &shares);
+	if (count == 1 + shares.value)
+		return;
+	snprintf(text, sizeof(text), "frame %llu is linked %u times, its count says %llu",
+		 (unsigned long long)frame, count, (unsigned long long)shares.value + 1);
+	links->report(links->ctx, text);
+}
+
+void mrs_share_check(struct morsel_pool *pool,
+		     void (*owned)(void *ctx, uint64_t frame, uint64_t count, const char *by),
+		     morsel_report_fn report, void *ctx)
+{
+	struct links links = {.owned = owned, .report = report, .ctx = ctx};
+
+	if (links_make(&links, pool)) {
+		report(ctx, morsel_errormsg());
+		return;
+	}
+	count_all(&links);
+	for (uint64_t frame = 0; frame < links.frames; frame++)
+		if (links.of[frame])
+			check_count(&links, frame);
+	mrs_cell_each(mrs_pool_cells(pool), MRS_CELL_RECORD, check_marks, &links);
+	links_free(&links);
+}
+
+/* ---- grace ---- */
+
+bool mrs_share_grace(struct mrs_txn *txn, struct morsel *morsel)
+{
+	bool parked;
+	int rc;
+
+	if (!mrs_share_is_family(morsel))
+		return true;
+	parked = mrs_txn_park(txn->pool);
+	if (!parked)
+		return true; /* a repair: the gate is closed */
+	/* Pairs with the fence after a retarget's intent: it finds no way here, or we see it. */
+	mrs_full_fence();
+	rc = mrs_registry_settle(txn->pool, morsel->cell, 0, UINT64_MAX);
+	mrs_txn_unpark(txn->pool, parked);
+	return !rc;
+}

@@ -1,0 +1,26 @@
+/*
+ * How views come to a page's new frame while whoever moved it there holds its leaf: see follow.c.
+ */
+#ifndef MRS_VIEW_FOLLOW_H
+#define MRS_VIEW_FOLLOW_H
+
+#include "object/object.h"
+#include "view/registry.h"
+
+struct morsel_view;
+
+/*
+ * Pages [page, page + pages) of the morsel are its own now, on frames from frame on: resident, DIRTY,
+ * and locked by the caller, who is inside a transition. This process's views of the morsel map them,
+ * and count as having followed the move, which is counted here. -ENOMEM in words; then some may have.
+ */
+int mrs_view_follow_own(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t frame);
+/*
+ * Write-protects all of an own view that is watched, as the registry tells it: writes made before this
+ * answers are over. -errno in words.
+ */
+int mrs_view_protect_all(struct morsel_pool *pool, const struct mrs_register *view);
+/* The same for one view, for a letter (MRS_REQUEST_REMAP with arg 1). The view's lock is held. */
+int mrs_view_follow(struct morsel_view *view, uint64_t page, uint64_t pages, uint64_t frame);
+
+#endif
