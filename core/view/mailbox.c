@@ -373,6 +373,11 @@ static int outcome(struct ask *ask)
 
 	if (!code)
 		return 0;
+	if (code == EBUSY)
+		return mrs_fail(-EBUSY,
+				"process %u (%.31s) was asked to %s and has a grant there: let it "
+				"release first",
+				shared->pid, shared->program, op_text(ask->op));
 	return mrs_fail_errno(-code, "process %u (%.31s) was asked to %s and cannot", shared->pid,
 			      shared->program, op_text(ask->op));
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/probe.h"
+#include "view/follow.h"
 #include "view/internal.h"
 #include "view/registry.h"
 #include "view/service.h"
@@ -153,6 +154,25 @@ static int told_cut(struct told *told, struct morsel_view *view)
 	return rc ? rc : uncut(told, view);
 }
 
+/* ---- following ---- */
+
+static int follow_run(void *ctx, const struct mrs_run *run)
+{
+	return run->mapped ? mrs_view_follow(ctx, run->page, run->pages, run->frame) : 0;
+}
+
+static int told_remap(struct told *told, struct morsel_view *view, struct mrs_range range)
+{
+	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
+
+	if (!mrs_view_is_cpu(view))
+		return 0;
+	if (!told->letter->arg)
+		return mrs_view_remap(view, range.first, range.end);
+	return mrs_morsel_each_run(view->morsel, base + range.first, range.end - range.first,
+				   follow_run, view);
+}
+
 /* ---- soft removal ---- */
 
 static int told_drop(struct told *told, struct morsel_view *view)
@@ -222,7 +242,7 @@ static int tell(struct told *told, struct morsel_view *view)
 	case MRS_REQUEST_CUT:
 		return told_cut(told, view);
 	case MRS_REQUEST_REMAP:
-		return mrs_view_is_cpu(view) ? mrs_view_remap(view, range.first, range.end) : 0;
+		return told_remap(told, view, range);
 	case MRS_REQUEST_DROP:
 		return told_drop(told, view);
 	case MRS_REQUEST_SCAN:

@@ -64,6 +64,7 @@ void contract_invalidate(void **state);
 void contract_random(void **state);
 void contract_coherent(void **state);
 void contract_no_early_reuse(void **state);
+void contract_cut_and_grown(void **state);
 void contract_nothing_lost(void **state);
 void contract_grants_hold(void **state);
 void contract_lazy(void **state);

@@ -187,6 +187,7 @@ int main(int argc, char **argv)
 		TEST(contract_random),
 		TEST(contract_coherent),
 		TEST(contract_no_early_reuse),
+		TEST(contract_cut_and_grown),
 		TEST(contract_nothing_lost),
 		TEST(contract_grants_hold),
 		TEST(contract_lazy),

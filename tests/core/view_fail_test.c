@@ -94,11 +94,25 @@ static int map_failing(struct morsel *morsel, struct morsel_map_opts opts, int n
 	return rc ? rc : n < 0 ? 1 : 0;
 }
 
+/* The service thread, and the areas of its stack, are there from the first view on. */
+static void start_service(struct morsel_pool *pool)
+{
+	struct morsel *morsel = support_morsel(pool, "first", PAGE, 0, 0);
+	struct morsel_view *view;
+
+	assert_int_equal(morsel_map(morsel, NULL, &view), 0);
+	morsel_view_destroy(view);
+	assert_int_equal(morsel_unlink(pool, "first"), 0);
+	assert_int_equal(morsel_close(morsel), 0);
+}
+
 static void test_map(void **state)
 {
 	for (unsigned a = 0; a < mrs_array_length(attempts); a++) {
 		struct morsel_pool *pool = support_pool();
 		int failed = 0, n = 0, rc;
+
+		start_service(pool);
 
 		do {
 			struct morsel *morsel = support_morsel(

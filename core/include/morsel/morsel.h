@@ -243,8 +243,11 @@ MORSEL_API int morsel_export(struct morsel *morsel, const char *file, const stru
 MORSEL_API int morsel_close(struct morsel *morsel);
 
 /*
- * Grows or shrinks. New bytes are zero. Shrinking answers -EBUSY while a view of anyone reaches
- * beyond the new end. -EROFS after a seal.
+ * Grows or shrinks. New bytes are zero. Shrinking takes what lies beyond the new end, in whole pages
+ * (whole blocks on hugetlbfs), away from every view of every process: a touch of it is refused (SIGSEGV
+ * on a CPU view), a grant answers -ERANGE, until the morsel has grown again and the range is granted
+ * anew. -EBUSY names a process that has a grant there; -ETIMEDOUT one that does not answer (is it
+ * stopped?); then nothing has changed. -EROFS after a seal.
  */
 MORSEL_API int morsel_resize(struct morsel *morsel, uint64_t bytes);
 
@@ -392,7 +395,10 @@ struct morsel_grant {
 	uint64_t private_[4];
 };
 
-/* access is enum morsel_access bits. -ENOSPC where a lazy range could not be backed. */
+/*
+ * access is enum morsel_access bits. -ENOSPC where a lazy or evicted range could not be backed, -ERANGE
+ * where the morsel has shrunk since. Nothing of the range is evicted, moved or cut until release.
+ */
 MORSEL_API int morsel_acquire(struct morsel_view *view, uint64_t offset, uint64_t bytes, int access,
 			      struct morsel_grant *grant);
 /* Releasing twice, or a zeroed grant, does nothing. */
