@@ -95,9 +95,10 @@ static bool serve(const siginfo_t *info, const void *context)
 									   : MRS_FAULT_MISSING);
 	mrs_region_release(hold);
 	MRS_PROBE("view.sigbus.served");
+	/* The next touch is told; a kernel without CONFIG_MEMORY_FAILURE tells by BUS_ADRERR. */
 	if (rc == -EIO || rc == -ERANGE)
-		mrs_uffd_refuse(fd, address); /* the next touch is told */
-	else if (rc)
+		return !mrs_uffd_refuse(fd, address);
+	if (rc)
 		mrs_sleep_ns(AGAIN_NS);
 	return true;
 }

@@ -360,7 +360,7 @@ int mrs_uffd_poison(int fd, uint64_t address, uint64_t bytes)
 	return 0;
 }
 
-void mrs_uffd_refuse(int fd, uint64_t address)
+int mrs_uffd_refuse(int fd, uint64_t address)
 {
 	int rc = mrs_uffd_poison(fd, address, MRS_PAGE_BYTES);
 
@@ -370,6 +370,7 @@ void mrs_uffd_refuse(int fd, uint64_t address)
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 	if (rc)
 		mrs_uffd_wake(fd, address, MRS_PAGE_BYTES);
+	return rc == -EEXIST ? rc : 0;
 }
 
 int mrs_region_fault(const struct mrs_region *region, int fd, uint64_t address, unsigned kind)

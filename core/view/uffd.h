@@ -50,8 +50,10 @@ bool mrs_sigbus_stands(void);
 
 /* What mrs_fault() answers; kind may have MRS_FAULT_TRY. */
 int mrs_region_fault(const struct mrs_region *region, int fd, uint64_t address, unsigned kind);
-/* The page at address cannot be had: whoever touches it is told (SIGBUS; SIGSEGV before Linux 6.6).
+/*
+ * The page at address cannot be had: whoever touches it is told (SIGBUS; SIGSEGV before Linux 6.6).
+ * -EEXIST: that had been done before.
  */
-void mrs_uffd_refuse(int fd, uint64_t address);
+int mrs_uffd_refuse(int fd, uint64_t address);
 
 #endif

@@ -20,8 +20,9 @@
  * a grant: between morsel_acquire() and morsel_release() the range is resident and system calls work.
  * morsel_pool_faults() says which of these holds.
  *
- * Lost pages. A page whose content cannot be read back is poisoned: touching it is SIGBUS with si_code
- * BUS_MCEERR_AR (Linux 6.6; before that SIGSEGV), and a system call answers EFAULT or EHWPOISON.
+ * Lost pages. A page whose content cannot be read back is poisoned: touching it is SIGBUS (Linux 6.6;
+ * before that SIGSEGV) with si_code BUS_MCEERR_AR, or BUS_ADRERR where the kernel was built without
+ * CONFIG_MEMORY_FAILURE, and a system call answers EFAULT or EHWPOISON.
  *
  * SIGBUS mode and other handlers. The library installs one handler for the process, when the first
  * view that needs it is made. What is not about its pages goes on to the handler that was there
