@@ -21,8 +21,6 @@
 #include "pool/internal.h"
 #include "view/office.h"
 
-#pragma weak mrs_registry_each
-
 /* ---- the views ---- */
 
 static int note_view(void *ctx, const struct mrs_seen_view *view)
@@ -180,7 +178,8 @@ int mrs_pager_protect(struct morsel_pool *pool, uint64_t family, uint64_t first,
 	pthread_mutex_lock(&pager->desk.lock);
 	rc = protect_views(pager, family, first, end);
 	if (rc == -EAGAIN) {
-		pager->desk.cache.family = 0; /* what the registry says of moves may be later than the list */
+		/* What the registry says of moves may be later than the list. */
+		pager->desk.cache.family = 0;
 		rc = protect_views(pager, family, first, end);
 	}
 	pthread_mutex_unlock(&pager->desk.lock);

@@ -21,8 +21,6 @@
 #include "pool/internal.h"
 #include "view/pager.h"
 
-#pragma weak mrs_fault
-
 #define NEEDED                                                         \
 	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_SHMEM | \
 	 UFFD_FEATURE_WP_HUGETLBFS_SHMEM)

@@ -21,8 +21,6 @@
 #pragma weak mrs_evict_serve
 #pragma weak mrs_evictor_tick
 #pragma weak mrs_evictor_bell
-#pragma weak mrs_mail_answer
-#pragma weak mrs_registry_family
 
 #define TICK_MIN_NS 100000
 #define TICK_MAX_NS 10000000000ll
