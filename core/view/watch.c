@@ -22,8 +22,6 @@
 #include "view/pager.h"
 #include "view/regions.h"
 
-#pragma weak mrs_fill_range
-
 bool mrs_view_is_cpu(const struct morsel_view *view)
 {
 	return view->backend == &mrs_backend_pooled || view->backend == &mrs_backend_stitched;
