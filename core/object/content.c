@@ -1,6 +1,11 @@
 /*
- * A morsel's content, read and written by the core itself through the metadata mapping: import,
- * export, zeroing, parsing. Run by run; the caller keeps the range from being trimmed.
+ * A morsel's content, read and written by the core itself: import, export, zeroing, parsing. Run by
+ * run, through the metadata mapping; the caller keeps the range from being trimmed.
+ *
+ * Pages that come and go (of evictable morsels, and of clones) are not reached that way: touching
+ * one that is evicted would make a page of zeros in its place. They are used as by everybody else,
+ * through a view and a grant, piece by piece, so that no more than a piece is held resident at a
+ * time.
  *
  * Frames of a thin morsel may lack memory. Touching such a page, to read it or to write zeros into
  * it, would take memory that nobody has reserved, and where there is none end in SIGBUS: reading
@@ -10,6 +15,11 @@
 #include <string.h>
 
 #include "object/internal.h"
+#include "object/retarget.h"
+
+/* Held resident at a time: at most this, and this part of the budget. */
+#define PIECE_BYTES ((uint64_t)8 << 20)
+#define PIECE_PART  16u
 
 struct each {
 	struct morsel *morsel;
@@ -19,6 +29,7 @@ struct each {
 	int (*fn)(void *ctx, uint64_t offset, void *memory, uint64_t bytes);
 	void *ctx;
 	bool skip_thin; /* pages without memory are holes */
+	bool write;	/* fn may write */
 };
 
 /* [each->offset, end) in pieces; memory is that of each->offset, or NULL. */
@@ -35,6 +46,69 @@ static int each_piece(struct each *each, uint64_t end, unsigned char *memory)
 	}
 	return 0;
 }
+
+/* ---- pages that come and go ---- */
+
+static bool comes_and_goes(const struct morsel *morsel)
+{
+	return mrs_morsel_is_evictable(morsel) || mrs_morsel_coherence(morsel);
+}
+
+static uint64_t piece_bytes(const struct morsel *morsel)
+{
+	uint64_t budget = mrs_load_relaxed(&mrs_pool_state(morsel->pool)->budget_frames);
+
+	if (!budget)
+		return PIECE_BYTES;
+	budget = mrs_round_down(budget * MRS_PAGE_BYTES / PIECE_PART, MRS_PAGE_BYTES);
+	return mrs_min(mrs_max(budget, MRS_PAGE_BYTES), PIECE_BYTES);
+}
+
+/* Calls fn for [each->offset, end), which one grant of the view covers. */
+static int each_granted(struct each *each, struct morsel_view *view, uint64_t base, uint64_t end)
+{
+	struct morsel_grant grant;
+	int rc = morsel_acquire(view, each->offset - base,
+				morsel_view_bytes(view) - (each->offset - base),
+				MORSEL_READ | (each->write ? MORSEL_WRITE : 0), &grant);
+
+	if (rc)
+		return rc;
+	rc = each_piece(each, end, grant.addr);
+	morsel_release(&grant);
+	return rc;
+}
+
+static int each_viewed(struct each *each, uint64_t end)
+{
+	uint64_t base = mrs_round_down(each->offset, MRS_PAGE_BYTES);
+	struct morsel_map_opts opts = {
+		.size = sizeof(opts),
+		.access = MORSEL_READ | (each->write ? MORSEL_WRITE : 0),
+		.offset = base,
+		.bytes = mrs_min(end, mrs_morsel_bytes(each->morsel)) - base,
+	};
+	struct morsel_view *view;
+	int rc = morsel_map(each->morsel, &opts, &view);
+
+	if (rc)
+		return rc;
+	rc = each_granted(each, view, base, end);
+	morsel_view_destroy(view);
+	return rc;
+}
+
+static int each_run_viewed(struct each *each, uint64_t end)
+{
+	uint64_t piece = piece_bytes(each->morsel);
+	int rc = 0;
+
+	while (!rc && each->offset < end)
+		rc = each_viewed(each, mrs_min(mrs_round_down(each->offset, piece) + piece, end));
+	return rc;
+}
+
+/* ---- pages that stay ---- */
 
 /* The same, where some of the pages from byte in_file of the pool's file on lack memory. */
 static int each_thin_piece(struct each *each, uint64_t end, unsigned char *memory, uint64_t in_file)
@@ -72,6 +146,8 @@ static int each_run(void *ctx, const struct mrs_run *run)
 	}
 	if (!memory)
 		return each_piece(each, end, NULL);
+	if (comes_and_goes(each->morsel))
+		return each_run_viewed(each, end);
 	memory += each->offset - first;
 	if (!each->skip_thin)
 		return each_piece(each, end, memory);
@@ -97,7 +173,8 @@ int mrs_content_each(struct morsel *morsel, uint64_t offset, uint64_t bytes, uin
 			    .end = offset + bytes,
 			    .limit = limit,
 			    .fn = fn,
-			    .ctx = ctx};
+			    .ctx = ctx,
+			    .write = true};
 
 	return each_range(&each);
 }
@@ -124,9 +201,30 @@ static int zero_piece(void *ctx, uint64_t offset, void *memory, uint64_t bytes)
 	return 0;
 }
 
-void mrs_content_zero(struct morsel *morsel, uint64_t offset, uint64_t bytes)
+int mrs_content_zero(struct morsel *morsel, uint64_t offset, uint64_t bytes)
 {
-	mrs_content_look(morsel, offset, bytes, UINT64_MAX, zero_piece, NULL);
+	struct each each = {.morsel = morsel,
+			    .offset = offset,
+			    .end = offset + bytes,
+			    .limit = UINT64_MAX,
+			    .fn = zero_piece,
+			    .skip_thin = mrs_load_acquire(&morsel->record->state) & MRS_RECORD_THIN,
+			    .write = true};
+
+	return each_range(&each);
+}
+
+static int bring_piece(void *ctx, uint64_t offset, void *memory, uint64_t bytes)
+{
+	const uint32_t *stop = ctx;
+
+	return stop && mrs_load_acquire32(stop);
+}
+
+int mrs_content_bring(struct morsel *morsel, uint64_t offset, uint64_t bytes, const uint32_t *stop)
+{
+	/* The grant of each piece has brought it. */
+	return mrs_content_look(morsel, offset, bytes, UINT64_MAX, bring_piece, (void *)stop);
 }
 
 static int read_piece(void *ctx, uint64_t offset, void *memory, uint64_t bytes)

@@ -143,16 +143,21 @@ static bool is_spared(const struct mrs_evict_job *job, uint64_t page, uint64_t s
 	return false;
 }
 
+static bool has_state(const struct mrs_evict_job *job, enum mrs_entry_state state)
+{
+	return state == MRS_ENTRY_MAPPED || (job->discard && state != MRS_ENTRY_EMPTY);
+}
+
 static bool is_wanted(void *ctx, uint64_t page, uint64_t entry)
 {
 	struct evict *e = ctx;
 	uint64_t span = 1ull << MRS_HUGE_ORDER * mrs_entry_level(entry);
 
-	if (e->full || mrs_entry_state(entry) != MRS_ENTRY_MAPPED || span > MRS_SWAP_BATCH)
+	if (e->full || span > MRS_SWAP_BATCH || !has_state(e->job, mrs_entry_state(entry)))
 		return false;
-	if (is_spared(e->job, page, span))
+	if (e->job->discard && (page < e->job->page || page + span > e->job->page + e->job->pages))
 		return false;
-	if (e->clean_only && entry & MRS_ENTRY_DIRTY)
+	if (is_spared(e->job, page, span) || (e->clean_only && entry & MRS_ENTRY_DIRTY))
 		return false;
 	if (e->wanted + span > MRS_SWAP_BATCH) {
 		e->full = page + 1;
@@ -262,7 +267,7 @@ static bool must_save(struct evict *e, unsigned i)
 {
 	uint64_t entry = e->batch.before[i], frame = mrs_entry_frame(entry);
 
-	if (entry & MRS_ENTRY_DIRTY)
+	if (entry & MRS_ENTRY_DIRTY || e->job->discard)
 		return true;
 	for (uint64_t k = 0; k < leaf_span(e); k++)
 		if (!is_saved(e, frame + k))
@@ -328,11 +333,11 @@ static void gather_leaf(struct evict *e, unsigned i)
 	for (uint64_t k = 0; k < leaf_span(e); k++) {
 		unsigned n = e->saves;
 
-		if (!(entry & MRS_ENTRY_DIRTY) && is_saved(e, frame + k))
+		if (!e->job->discard && !(entry & MRS_ENTRY_DIRTY) && is_saved(e, frame + k))
 			continue;
 		e->leaf[n] = (uint16_t)i;
 		e->frame[n] = frame + k;
-		e->memory[n] = content_of(e, frame + k);
+		e->memory[n] = e->job->discard ? NULL : content_of(e, frame + k);
 		e->saves++;
 	}
 }
@@ -472,7 +477,11 @@ static void count_leaf(struct evict *e, unsigned i)
 	uint64_t *count = mrs_pool_state(e->pool)->count;
 
 	e->job->evicted += leaf_span(e);
+	if (mrs_entry_state(e->batch.before[i]) == MRS_ENTRY_EVICTED)
+		return;
 	mrs_fetch_add(&e->coherence->evicted, leaf_span(e));
+	if (e->job->discard)
+		return;
 	mrs_fetch_add(&count[MRS_COUNT_PAGES_OUT], leaf_span(e));
 	if (!is_dirty(e, i))
 		mrs_fetch_add(&count[MRS_COUNT_PAGES_OUT_CLEAN], leaf_span(e));
@@ -540,28 +549,39 @@ static void take_memory(struct evict *e)
 	}
 }
 
-/* The batch is locked; when this returns it has ended. */
-static void evict_batch(struct evict *e)
+/*
+ * Who else is concerned: pins, devices, other owners. False if the batch is to be given up. It
+ * begins after the full fence with which locking ends: registry.h, step 2.
+ */
+static bool look_around(struct evict *e)
 {
 	int rc;
 
-	memset(e->dirty, 0, sizeof(e->dirty));
-	e->saves = 0;
-	/* After the locks, before everything that is read: registry.h, step 2. */
-	mrs_full_fence();
 	/* Before the views: a view that is not seen has not counted the epoch up either. */
 	e->epoch = mrs_load_acquire(&e->coherence->epoch);
 	drop_held(e);
 	MRS_PROBE("evict.looked");
 	rc = stop_devices(e);
-	if (rc) {
+	/* Zeros are for this morsel alone; a clone has come in between. */
+	if (!rc && e->job->discard && mrs_share_is_shared(e->job->morsel, e->batch.page))
+		rc = mrs_fail(-EAGAIN, "the morsel is being cloned: try again");
+	if (rc)
 		note_failure(e, rc);
-		mrs_fetch_add(&mrs_pool_state(e->pool)->count[MRS_COUNT_RETARGET_ABORTS], 1);
+	return !rc;
+}
+
+/* The batch is locked; when this returns it has ended. */
+static void evict_batch(struct evict *e)
+{
+	memset(e->dirty, 0, sizeof(e->dirty));
+	e->saves = 0;
+	if (!look_around(e)) {
 		mrs_retarget_abort(&e->batch);
 		return;
 	}
 	judge(e);
-	stop_writers(e);
+	if (!e->job->discard)
+		stop_writers(e);
 	save(e);
 	mrs_retarget_mark(&e->batch, MRS_RETARGET_COPIED);
 	MRS_PROBE("evict.copied");

@@ -1,6 +1,6 @@
 /*
  * What the files of eviction ask of each other: one job is a range of one morsel, evicted at once,
- * in the pager (evict.c); who wants what evicted, and when, is evictor.c.
+ * in the pager (evict.c); who wants what evicted, and when, is evict_ask.c and evictor.c.
  */
 #ifndef MRS_OBJECT_EVICT_H
 #define MRS_OBJECT_EVICT_H
@@ -14,14 +14,19 @@ struct mrs_evict_job {
 	uint64_t pages;
 	bool strict;	 /* an error if anything stays */
 	bool clean_only; /* only what need not be saved */
-	const uint64_t
-		*spared;  /* bit per page from page on: was touched lately, stays; NULL none */
+	/*
+	 * Content is not wanted: instead of being saved it becomes zeros, also where it is evicted.
+	 * Leaves that are not wholly in the range stay.
+	 */
+	bool discard;
+	/* A bit per page from page on: was touched lately, stays. NULL: none was. */
+	const uint64_t *spared;
 	uint64_t evicted; /* out: pages */
 };
 
 /*
- * In a thread that mrs_pool_may_exceed(), in the pager. Errors as of mrs_evict_range();
- * job->evicted is set with them, too.
+ * In a thread that mrs_pool_may_exceed(), in the pager; a discard in any process. Errors as of
+ * mrs_evict_range(); job->evicted is set with them, too.
  */
 int mrs_evict_job(struct mrs_evict_job *job);
 /* 0 if pages of the morsel can be evicted, and it has its COHERENCE cell; -EOPNOTSUPP in words. */
@@ -37,5 +42,21 @@ int mrs_evict_room_for(struct morsel_pool *pool, uint64_t frames, int64_t ns);
 /* Moves a futex word on and wakes who sleeps on it. */
 void mrs_evict_ring(uint32_t *bell);
 int64_t mrs_evict_now_ns(void);
+
+/* ---- discard.c ---- */
+
+/*
+ * MORSEL_ADVICE_FREE where pages come and go: [offset, end) reads as zero, memory and slots come
+ * back. -EBUSY names a pin; -ENOSPC where pages are shared with a clone and no frame is left for
+ * own ones.
+ */
+int mrs_evict_discard(struct morsel *morsel, uint64_t offset, uint64_t end);
+
+/* ---- will_need.c ---- */
+
+/* MORSEL_ADVICE_WILL_NEED: a thread of this handle begins to bring the range. -EAGAIN in words. */
+int mrs_will_need(struct morsel *morsel, uint64_t offset, uint64_t bytes);
+/* At close, before anything of the handle is let go: ends it. In a child of fork there is none. */
+void mrs_will_need_stop(struct morsel *morsel);
 
 #endif

@@ -7,10 +7,15 @@
  * trims the tables under it (view.c).
  *
  * A lazy morsel never is a run without a table: becoming one would need the record's lock.
+ *
+ * What can be evicted need not have memory: where the budget has no room for a new morsel its
+ * frames get theirs when they are used, and what was used before goes.
  */
 #include <errno.h>
 
 #include "object/internal.h"
+#include "object/evict.h"
+#include "object/share.h"
 
 /* Blocks that one transition fills at most. */
 #define FILL_BLOCKS 64u
@@ -31,10 +36,9 @@ static int fill_begin(struct fill *fill)
 	if (fill->blocks)
 		mrs_txn_end(&fill->txn);
 	fill->blocks = 0;
-	rc = mrs_txn_begin(fill->morsel->pool, MRS_INTENT_RESIZE, &fill->txn);
+	rc = mrs_share_begin(fill->morsel, MRS_INTENT_RESIZE, 0, &fill->txn);
 	if (rc)
 		return rc;
-	fill->txn.intent->cell[0] = fill->morsel->cell;
 	fill->blocks = 1;
 	return 0;
 }
@@ -67,6 +71,8 @@ static int fill_leaf(struct fill *fill, uint64_t page, unsigned order)
 	uint64_t frame;
 	int rc = fill_begin(fill);
 
+	if (!rc)
+		rc = mrs_share_own_tables(morsel, &fill->txn, page);
 	if (!rc)
 		rc = mrs_table_prepare(&morsel->table, &fill->txn, page, level);
 	if (rc)
@@ -161,12 +167,99 @@ static int fill_holes(struct fill *fill, uint64_t page, uint64_t end)
 	return 0;
 }
 
+/* ---- pages with frames and without memory ---- */
+
+static bool is_mapped(void *ctx, uint64_t page, uint64_t entry)
+{
+	return mrs_entry_state(entry) == MRS_ENTRY_MAPPED;
+}
+
+/* Locked leaves from first on whose frames are consecutive get memory; *end is the leaf after them.
+ */
+static int back_row(struct mrs_retarget *batch, unsigned first, unsigned *end)
+{
+	uint64_t span = 1ull << MRS_HUGE_ORDER * batch->level;
+	uint64_t frame = mrs_entry_frame(batch->before[first]);
+	unsigned flags = batch->level ? MRS_BACK_HUGE : 0, i = first;
+
+	while (i < batch->count && mrs_retarget_has(batch, i) &&
+	       mrs_entry_frame(batch->before[i]) == frame + (i - first) * span)
+		i++;
+	*end = i;
+	return mrs_pool_back(&batch->txn, frame, (i - first) * span, flags, NULL);
+}
+
+/*
+ * Where pages come and go a frame may be evicted at any time, and memory that is put behind it then
+ * would be a page of zeros in place of its content: so only under the leaf's lock. Room was asked
+ * for before: while leaves are locked nobody waits for the pager.
+ */
+static int back_leaves(struct morsel *morsel, uint64_t page, uint64_t end)
+{
+	struct mrs_retarget batch;
+	uint64_t next;
+	int rc = 0;
+
+	for (; !rc && page < end; page = next) {
+		int locked = mrs_retarget_begin(morsel, MRS_RETARGET_DIRTY, page, end - page,
+						is_mapped, NULL, &batch, &next);
+
+		if (locked <= 0) {
+			rc = locked;
+			continue;
+		}
+		for (unsigned i = 0, after; i < batch.count; i = after) {
+			after = i + 1;
+			if (!rc && mrs_retarget_has(&batch, i))
+				rc = back_row(&batch, i, &after);
+		}
+		for (unsigned i = 0; i < batch.count; i++)
+			if (mrs_retarget_has(&batch, i))
+				mrs_retarget_drop(&batch, i);
+		mrs_retarget_end(&batch);
+	}
+	return rc;
+}
+
+#define ROOM_NS 2000000000ll
+
+struct lack {
+	struct morsel_pool *pool;
+	uint64_t frames;
+};
+
+static int count_lacking(void *ctx, const struct mrs_run *run)
+{
+	struct lack *lack = ctx;
+
+	if (run->mapped)
+		lack->frames += mrs_pool_lacks(lack->pool, run->frame, run->pages);
+	return 0;
+}
+
+static int fill_coherent(struct morsel *morsel, uint64_t page, uint64_t end)
+{
+	struct lack lack = {.pool = morsel->pool};
+	int rc = mrs_table_each_run(&morsel->table, page, end - page, count_lacking, &lack);
+
+	if (rc || !lack.frames)
+		return rc;
+	/* An answer of no is left to mrs_pool_back(), which has the words. */
+	mrs_evict_room_for(morsel->pool, lack.frames, ROOM_NS);
+	mrs_pool_may_wait(false);
+	rc = back_leaves(morsel, page, end);
+	mrs_pool_may_wait(true);
+	return rc;
+}
+
 /* Pages with frames may have lost their memory to MORSEL_ADVICE_FREE: it is reserved anew. */
 static int fill_thin(struct fill *fill, uint64_t page, uint64_t end)
 {
 	int rc;
 
 	fill_end(fill);
+	if (mrs_morsel_coherence(fill->morsel))
+		return fill_coherent(fill->morsel, page, end);
 	rc = fill_begin(fill);
 	return rc ? rc : mrs_place_back(fill->morsel, &fill->txn, page, end);
 }
@@ -208,4 +301,19 @@ int mrs_morsel_fill(struct morsel *morsel, uint64_t page, uint64_t pages)
 		rc = fill_range(morsel, state, page, page + pages);
 	mrs_morsel_view_withdraw(morsel, hold);
 	return rc;
+}
+
+int mrs_fill_new(struct morsel *morsel, struct mrs_txn *txn, uint64_t first, uint64_t end)
+{
+	struct morsel_pool *pool = morsel->pool;
+	bool may_lack = mrs_morsel_is_evictable(morsel) &&
+			mrs_load_acquire(&mrs_pool_state(pool)->swap_table);
+	int rc = -ENOSPC;
+
+	if (!may_lack || mrs_pool_fits(pool, end - first))
+		rc = mrs_place_back(morsel, txn, first, end);
+	if (rc != -ENOSPC || !may_lack)
+		return rc;
+	mrs_record_set(morsel->record, MRS_RECORD_THIN);
+	return 0;
 }

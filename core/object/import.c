@@ -14,6 +14,7 @@
 
 #include "model/model.h"
 #include "object/internal.h"
+#include "object/retarget.h"
 
 /* One read(), and how often progress is told. */
 #define CHUNK_BYTES  ((uint64_t)8 << 20)
@@ -143,6 +144,21 @@ static int source_read(void *ctx, uint64_t offset, void *buffer, size_t bytes)
 	return mrs_content_read(ctx, offset, buffer, bytes);
 }
 
+/* Where pages come and go: a view of all of it, in which what has gone comes back at a touch. */
+static int parse_viewed(struct import *import, struct mrs_source *source)
+{
+	struct morsel_map_opts opts = {.size = sizeof(opts), .access = MORSEL_READ};
+	struct morsel_view *view;
+	int rc = morsel_map(import->morsel, &opts, &view);
+
+	if (rc)
+		return rc;
+	mrs_source_memory(source, morsel_addr(view), source->bytes);
+	rc = mrs_model_parse(source, &import->model);
+	morsel_view_destroy(view);
+	return rc;
+}
+
 /* From memory, after the content is there: the file is not read again. */
 static int parse_content(struct import *import)
 {
@@ -151,6 +167,8 @@ static int parse_content(struct import *import)
 	struct mrs_source source = {.read = source_read, .ctx = morsel, .bytes = bytes};
 	struct mrs_run run;
 
+	if (bytes && mrs_morsel_is_evictable(morsel))
+		return parse_viewed(import, &source);
 	if (bytes && !mrs_table_lookup(&morsel->table, 0, mrs_pages_in(bytes), &run) &&
 	    run.mapped && run.pages == mrs_pages_in(bytes))
 		mrs_source_memory(&source, mrs_pool_at(import->pool, run.frame, run.pages), bytes);
@@ -229,6 +247,9 @@ static int read_file(struct import *import)
 	rc = read_content(import);
 	if (!rc && !planned)
 		rc = parse_content(import);
+	/* Every page has been written since: it has memory, or content on a swap target. */
+	if (!rc && !import->model.pieces && mrs_morsel_is_evictable(import->morsel))
+		mrs_record_clear(import->morsel->record, MRS_RECORD_THIN);
 	MRS_PROBE("import.read");
 	if (!rc && import->model.format != MORSEL_FORMAT_BYTES)
 		rc = keep_tensors(import);

@@ -150,6 +150,11 @@ int mrs_place_leaf(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, un
 		   uint64_t *hint);
 /* A run becomes a table, as retargeting it needs; of a record as in mrs_place(). */
 int mrs_place_shape(struct morsel *morsel, struct mrs_txn *txn);
+/*
+ * Puts memory behind the frames of [first, end), which are new; those of a morsel that can be evicted
+ * may do without where the budget has no room.
+ */
+int mrs_fill_new(struct morsel *morsel, struct mrs_txn *txn, uint64_t first, uint64_t end);
 /* Puts memory behind the frames of [first, end). */
 int mrs_place_back(struct morsel *morsel, struct mrs_txn *txn, uint64_t first, uint64_t end);
 /* Gives everything at and beyond page back; backed tells whether memory may be behind it. */
@@ -162,6 +167,13 @@ void mrs_place_unget(struct mrs_txn *txn, unsigned order, uint64_t frame, bool b
 void mrs_place_recount(struct morsel *morsel);
 extern const struct mrs_table_ops mrs_object_table_ops; /* ctx: the pool */
 
+/* ---- leaves (retarget.c, retarget_repair.c) ---- */
+
+/* Stores an entry of whose lock the caller disposes, and wakes who waits for it. */
+void mrs_entry_put(struct morsel_pool *pool, uint64_t *place, uint64_t entry);
+/* Gate closed: what a dead RETARGET left. */
+void mrs_retarget_repair(struct mrs_txn *txn);
+
 /* ---- coherence (coherence.c) ---- */
 
 /* Gives the COHERENCE cell back, with the record, whose lock is held. */
@@ -171,7 +183,8 @@ void mrs_coherence_drop(struct morsel *morsel);
 
 /*
  * Calls fn for the memory of [offset, offset + bytes), in order, in pieces of at most limit bytes;
- * memory NULL is a hole, which reads as zero. The caller keeps the range there.
+ * memory NULL is a hole, which reads as zero; fn may write. The caller keeps the range there, and is
+ * outside any transition: pages that come and go are viewed, pinned and filled for it.
  */
 int mrs_content_each(struct morsel *morsel, uint64_t offset, uint64_t bytes, uint64_t limit,
 		     int (*fn)(void *ctx, uint64_t offset, void *memory, uint64_t bytes),
@@ -180,8 +193,10 @@ int mrs_content_each(struct morsel *morsel, uint64_t offset, uint64_t bytes, uin
 int mrs_content_look(struct morsel *morsel, uint64_t offset, uint64_t bytes, uint64_t limit,
 		     int (*fn)(void *ctx, uint64_t offset, void *memory, uint64_t bytes),
 		     void *ctx);
-/* Zeroes what exists of it. */
-void mrs_content_zero(struct morsel *morsel, uint64_t offset, uint64_t bytes);
+/* Zeroes what exists of it. Fails only where pages come and go (content.c). */
+int mrs_content_zero(struct morsel *morsel, uint64_t offset, uint64_t bytes);
+/* Makes what exists of it resident, where pages come and go; 1 as soon as *stop (may be NULL) is set. */
+int mrs_content_bring(struct morsel *morsel, uint64_t offset, uint64_t bytes, const uint32_t *stop);
 /* Copies from it, holes as zeros. */
 int mrs_content_read(struct morsel *morsel, uint64_t offset, void *buffer, uint64_t bytes);
 
@@ -203,6 +218,8 @@ void mrs_resize_cut(struct morsel *morsel, struct mrs_txn *txn);
 /* Shared by publish and its repair: everything after the instant. */
 void mrs_publish_finish(struct mrs_cells *cells, const mrs_cell cell[4]);
 /* ---- check.c: the walks behind mrs_object_repair ---- */
+/* check_coherence.c: the part about pages that come and go. */
+void mrs_check_coherence(struct morsel_pool *pool, morsel_report_fn report, void *ctx);
 bool mrs_check_referenced(struct morsel_pool *pool, uint64_t frame, uint64_t count);
 void mrs_check_walk(struct morsel_pool *pool,
 		    void (*owned)(void *ctx, uint64_t frame, uint64_t count, const char *by),

@@ -27,6 +27,7 @@ struct morsel {
 	unsigned views;		     /* atomic: views of this handle; close answers -EBUSY */
 	pthread_mutex_t lock;	     /* protects holds and open_entry->view; nothing follows it */
 	struct mrs_hold *holds;	     /* what is published: see view.c */
+	struct mrs_bringer *bringer; /* will_need.c; under lock until close */
 };
 
 /* The pool's cells: one handle per pool handle. */

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "object/evict.h"
 #include "object/internal.h"
 #include "object/retarget.h"
 
@@ -274,6 +275,8 @@ int morsel_close(struct morsel *morsel)
 
 	if (!morsel)
 		return 0;
+	if (!mrs_pool_usable(morsel->pool, false))
+		mrs_will_need_stop(morsel);
 	views = mrs_load_acquire32(&morsel->views);
 	if (views)
 		return mrs_fail(-EBUSY,
@@ -305,8 +308,10 @@ int mrs_check_writable(struct morsel_pool *pool, const char *what)
 	return 0;
 }
 
-static int check_capacity(struct morsel_pool *pool, uint64_t bytes, uint64_t granule, bool lazy)
+static int check_capacity(struct morsel_pool *pool, uint64_t bytes, uint64_t granule,
+			  uint32_t flags)
 {
+	bool swaps = mrs_load_acquire(&mrs_pool_state(pool)->swap_table);
 	uint64_t frames = mrs_pool_frames_end(pool) - mrs_pool_super(pool)->frame_data;
 	uint64_t budget = mrs_load_relaxed(&mrs_pool_state(pool)->budget_frames);
 	char asked[16], have[16];
@@ -317,10 +322,12 @@ static int check_capacity(struct morsel_pool *pool, uint64_t bytes, uint64_t gra
 				"grow the pool or ask for less",
 				mrs_bytes_text(bytes, asked), mrs_pool_path(pool),
 				mrs_bytes_text(frames * MRS_PAGE_BYTES, have));
-	if (!lazy && budget && mrs_pages_in(bytes) > budget)
+	if (!(flags & MORSEL_LAZY) && !(flags & MORSEL_EVICTABLE && swaps) && budget &&
+	    mrs_pages_in(bytes) > budget)
 		return mrs_fail(-ENOSPC,
 				"%s is more than the budget of the pool %s (%s resident): raise "
-				"the budget, or create the morsel with MORSEL_LAZY",
+				"the budget, create the morsel with MORSEL_LAZY, or with "
+				"MORSEL_EVICTABLE in a pool with a swap target",
 				mrs_bytes_text(bytes, asked), mrs_pool_path(pool),
 				mrs_bytes_text(budget * MRS_PAGE_BYTES, have));
 	return 0;
@@ -386,7 +393,7 @@ static int fill_record(struct morsel *morsel)
 	rc = mrs_place(morsel, &txn, 0, end);
 	MRS_PROBE("create.placed");
 	if (!rc)
-		rc = mrs_place_back(morsel, &txn, 0, end);
+		rc = mrs_fill_new(morsel, &txn, 0, end);
 	MRS_PROBE("create.backed");
 	mrs_txn_end(&txn);
 	return rc;
@@ -427,7 +434,7 @@ int mrs_handle_create(struct morsel_pool *pool, const struct morsel_opts *opts, 
 		      struct morsel **morsel)
 {
 	uint64_t granule = mrs_record_granule(pool, mrs_state_word(MRS_RECORD_NEW, 0, opts->pages));
-	int rc = check_capacity(pool, bytes, granule, opts->flags & MORSEL_LAZY);
+	int rc = check_capacity(pool, bytes, granule, opts->flags);
 
 	if (!rc)
 		rc = create_once(pool, opts, bytes, morsel);

@@ -16,6 +16,7 @@
  */
 #include <errno.h>
 
+#include "object/evict.h"
 #include "object/internal.h"
 #include "object/share.h"
 #include "view/registry.h"
@@ -209,12 +210,6 @@ static bool is_break(const struct mrs_txn *txn)
 	       mrs_load_acquire32(&txn->intent->step) >> 8 == MRS_RETARGET_BREAK;
 }
 
-static void repair_retarget(struct mrs_txn *txn)
-{
-	if (is_break(txn))
-		mrs_share_repair(txn);
-}
-
 /* Could the death have left counts of links that are not right? */
 static bool may_share(struct mrs_txn *txn)
 {
@@ -277,7 +272,11 @@ static void repair_intent(struct mrs_txn *txn)
 		repair_clone(txn);
 		break;
 	case MRS_INTENT_RETARGET:
-		repair_retarget(txn);
+		if (!is_break(txn)) {
+			mrs_retarget_repair(txn);
+			return; /* no page more or less than before */
+		}
+		mrs_share_repair(txn);
 		break;
 	default:
 		return; /* the pool room's own */
@@ -316,5 +315,6 @@ const struct mrs_repair_ops mrs_object_repair = {
 	.intent = repair_intent,
 	.referenced = mrs_check_referenced,
 	.drop_open = drop_open,
+	.make_room = mrs_evict_room_for,
 	.walk = mrs_check_walk,
 };

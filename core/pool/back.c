@@ -64,6 +64,14 @@ static void sum_reserving(void *ctx, unsigned slot, struct mrs_slot *shared)
 /* Evicting needs memory itself, and a fault is never refused: such threads go over the budget. */
 static __thread unsigned may_exceed;
 
+/* Who has leaves locked does not wait for room. */
+static __thread unsigned may_not_wait;
+
+void mrs_pool_may_wait(bool on)
+{
+	may_not_wait += on ? -1u : 1;
+}
+
 void mrs_pool_may_exceed(bool on)
 {
 	may_exceed += on ? 1 : -1u;
@@ -180,7 +188,7 @@ bool mrs_pool_next_content(struct morsel_pool *pool, uint64_t *at, uint64_t end,
 	return true;
 }
 
-static uint64_t frames_without_content(struct morsel_pool *pool, uint64_t frame, uint64_t count)
+uint64_t mrs_pool_lacks(struct morsel_pool *pool, uint64_t frame, uint64_t count)
 {
 	uint64_t at = frame * MRS_PAGE_BYTES, end = (frame + count) * MRS_PAGE_BYTES, next;
 
@@ -264,7 +272,7 @@ static uint64_t back_huge(struct morsel_pool *pool, struct fresh *fresh)
 	fresh->bit = calloc((fresh->blocks + 63) / 64, 8);
 	for (uint64_t i = 0; i < fresh->blocks && fresh->bit; i++) {
 		uint64_t frame = fresh->first + i * HUGE_FRAMES;
-		bool empty = frames_without_content(pool, frame, HUGE_FRAMES) == HUGE_FRAMES;
+		bool empty = mrs_pool_lacks(pool, frame, HUGE_FRAMES) == HUGE_FRAMES;
 
 		if (fallocate(pool->fd, 0, (off_t)(frame * MRS_PAGE_BYTES), MRS_PAGE_BYTES))
 			break;
@@ -349,7 +357,7 @@ static int claim(struct morsel_pool *pool, uint64_t frame, uint64_t *count, unsi
 	if (!rc)
 		return 0;
 	/* Much of it may be there already: ask precisely before refusing. */
-	missing = frames_without_content(pool, frame, *count);
+	missing = mrs_pool_lacks(pool, frame, *count);
 	mrs_fetch_sub(reserving, *count - missing);
 	if (missing < *count)
 		rc = missing ? check_all(pool, missing, flags) : 0;
@@ -363,7 +371,7 @@ static int claim(struct morsel_pool *pool, uint64_t frame, uint64_t *count, unsi
  * full. */
 static bool room_was_made(struct morsel_pool *pool, uint64_t frames)
 {
-	if (!mrs_object_repair.make_room || mrs_txn_is_repairing() || may_exceed ||
+	if (!mrs_object_repair.make_room || mrs_txn_is_repairing() || may_exceed || may_not_wait ||
 	    mrs_pool_fits(pool, frames))
 		return false;
 	return !mrs_object_repair.make_room(pool, frames, ROOM_WAIT_NS);

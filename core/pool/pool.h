@@ -111,6 +111,8 @@ int mrs_pool_punch(struct morsel_pool *pool, uint64_t frame, uint64_t count);
 bool mrs_pool_fits(struct morsel_pool *pool, uint64_t frames);
 /* Between the two what this thread reserves is not refused for the budget. May nest. */
 void mrs_pool_may_exceed(bool on);
+/* Between false and true this thread does not wait for room: it has locked what might have to go. */
+void mrs_pool_may_wait(bool on);
 /* Asks for huge folios behind frames that have memory. -ENOMEM in words where the kernel refused. */
 int mrs_pool_make_huge(struct morsel_pool *pool, uint64_t frame, uint64_t count, uint64_t *huge);
 /* Frames with memory behind, as the kernel counts it. */
@@ -121,6 +123,8 @@ uint64_t mrs_pool_resident(struct morsel_pool *pool);
  */
 bool mrs_pool_next_content(struct morsel_pool *pool, uint64_t *at, uint64_t end,
 			   uint64_t *content_end);
+/* How many of these frames have none, by the same measure. */
+uint64_t mrs_pool_lacks(struct morsel_pool *pool, uint64_t frame, uint64_t count);
 /* Smallest unit in which memory comes and goes: 1 frame, or 512 on hugetlbfs. */
 uint64_t mrs_pool_block_frames(struct morsel_pool *pool);
 

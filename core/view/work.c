@@ -18,9 +18,6 @@
 #include "pool/internal.h"
 #include "view/office.h"
 
-#pragma weak mrs_evict_serve
-#pragma weak mrs_evictor_tick
-#pragma weak mrs_evictor_bell
 
 #define TICK_MIN_NS 100000
 #define TICK_MAX_NS 10000000000ll

@@ -10,3 +10,4 @@ foreach(part fault)
   morsel_test(NAME core_object_${part} SOURCES object_${part}_test.c object_support.c
               object_window.c LABELS unit threads)
 endforeach()
+morsel_test(NAME core_object_evict SOURCES object_evict_test.c object_support.c LABELS unit threads)
