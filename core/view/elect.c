@@ -61,19 +61,20 @@ static void close_noted(int *fd)
 	mrs_fork_release();
 }
 
-/* The next serial whose name nobody has taken. */
+/* Under a serial that nobody can have known before. */
 static int listen_somewhere(struct morsel_pool *pool, int fd, uint64_t *serial)
 {
-	uint64_t next = (mrs_load_acquire(&mrs_pool_state(pool)->pager) >> 16) + 1;
 	struct sockaddr_un name;
 
-	for (unsigned i = 0; i < NAMES_TRIED; i++, next++) {
-		socklen_t length = name_of(pool, next & (UINT64_MAX >> 16), &name);
+	for (unsigned i = 0; i < NAMES_TRIED; i++) {
+		socklen_t length;
 
-		if (!bind(fd, (struct sockaddr *)&name, length)) {
-			*serial = next & (UINT64_MAX >> 16);
+		if (getrandom(serial, sizeof(*serial), 0) != sizeof(*serial))
+			return -errno;
+		*serial >>= 16;
+		length = name_of(pool, *serial, &name);
+		if (!bind(fd, (struct sockaddr *)&name, length))
 			return listen(fd, BACKLOG) ? -errno : 0;
-		}
 		if (errno != EADDRINUSE)
 			return -errno;
 	}
@@ -124,7 +125,7 @@ void mrs_office_leave(struct morsel_pool *pool, struct mrs_office *office)
 	uint64_t ours = office->word;
 
 	if (ours)
-		mrs_cas(&mrs_pool_state(pool)->pager, &ours, ours & ~(uint64_t)0xffff);
+		mrs_cas(&mrs_pool_state(pool)->pager, &ours, 0);
 	office->word = 0;
 	MRS_PROBE("view.elect.withdrawn");
 	close_noted(&office->listener);

@@ -1,18 +1,20 @@
 /*
- * The fault thread: reads the userfaultfd of one pool handle and has each touched page brought
+ * Fault threads: they read the userfaultfd of one pool handle and have each touched page brought
  * back.
  *
- * It reads many events at once; several touches of one page are one fault. A page whose leaf
- * somebody has locked is put aside and tried again, so that the faults of other pages do not wait
- * for it. The threads that touched stay asleep until the page is filled, for only the fill wakes
- * them.
+ * A thread reads many events at once; several touches of one page are one fault. A page whose leaf
+ * somebody has locked is put aside and tried again, so that other pages' faults do not wait for it.
+ * The threads that touched stay asleep until the page is filled, for only the fill wakes them.
+ * There is one such thread until events wait for it while it is busy; then there are more, up to a
+ * few.
  */
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +29,8 @@
 #define RETRY_MIN_NS   50000   /* how long what was put aside rests at first, */
 #define RETRY_MAX_NS   5000000 /* and at last */
 
+enum { EVENT_FAULT = 1, EVENT_STOP };
+
 struct waiting {
 	uint64_t address;
 	unsigned kind; /* enum mrs_fault_kind */
@@ -35,6 +39,7 @@ struct waiting {
 
 struct server {
 	struct mrs_faults *faults;
+	struct mrs_fault_threads *threads;
 	int fd;
 	struct waiting waiting[WAITING_MAX];
 	unsigned count;
@@ -118,86 +123,149 @@ static void serve_all(struct server *server)
 	server->count = kept;
 }
 
-/* False when the thread is to end. */
+/* ---- one thread ---- */
+
+/* True if there may be events, false when the time is over or the thread is to end. */
 static bool wait_for_events(struct server *server)
 {
-	struct pollfd from[2] = {
-		{.fd = server->fd, .events = POLLIN},
-		{.fd = server->faults->thread.stop_fd, .events = POLLIN},
-	};
 	struct timespec rest = {.tv_nsec = server->rest_ns};
+	struct epoll_event event = {0};
+	int count = epoll_pwait2(server->threads->epoll_fd, &event, 1, server->count ? &rest : NULL,
+				 NULL);
 
-	ppoll(from, 2, server->count ? &rest : NULL, NULL);
-	return !from[1].revents;
+	/* Linux before 5.11: to the millisecond. */
+	if (count < 0 && errno == ENOSYS)
+		count = epoll_wait(server->threads->epoll_fd, &event, 1, server->count ? 1 : -1);
+	return count > 0 && event.data.u32 == EVENT_FAULT;
 }
 
+static int start_one(struct mrs_faults *faults);
+
+/*
+ * Edge-triggered: an event that comes while one thread is at work wakes another. Who finds events
+ * without having slept, or more than one page, has too much to do.
+ */
 static void *fault_thread(void *ctx)
 {
 	struct server *server = ctx;
+	bool slept = true;
 
-	server->rest_ns = RETRY_MIN_NS;
-	do {
-		if (read_events(server))
+	prctl(PR_SET_NAME, "morsel-faults");
+	while (!mrs_load_acquire32(&server->threads->stopping)) {
+		unsigned count = read_events(server);
+
+		if (count)
 			server->rest_ns = RETRY_MIN_NS;
 		else
 			server->rest_ns = mrs_min(server->rest_ns * 2, RETRY_MAX_NS);
+		if (count && (!slept || server->count > 1))
+			start_one(server->faults);
 		serve_all(server);
-	} while (wait_for_events(server));
+		slept = !count;
+		if (slept)
+			wait_for_events(server);
+	}
 	free(server);
 	return NULL;
 }
 
 /* ---- start and end ---- */
 
-static int start_failed(int rc, struct server *server, int stop_fd)
+/* One more, if there may be. 0 or -errno. */
+static int start_one(struct mrs_faults *faults)
 {
-	if (stop_fd >= 0)
-		close(stop_fd);
-	free(server);
+	struct mrs_fault_threads *threads = &faults->threads;
+	struct server *server;
+	sigset_t all, before;
+	int rc = 0;
+
+	if (mrs_load_relaxed32(&threads->count) == MRS_FAULT_THREADS)
+		return 0;
+	server = calloc(1, sizeof(*server));
+	if (!server)
+		return -ENOMEM;
+	server->faults = faults;
+	server->threads = threads;
+	server->fd = (int)faults->fd_plus_1 - 1;
+	server->rest_ns = RETRY_MIN_NS;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pthread_mutex_lock(&threads->lock);
+	if (threads->count == MRS_FAULT_THREADS || threads->stopping)
+		rc = -EBUSY;
+	else
+		rc = -pthread_create(&threads->thread[threads->count], NULL, fault_thread, server);
+	if (!rc)
+		mrs_store_relaxed32(&threads->count, threads->count + 1);
+	else
+		free(server);
+	pthread_mutex_unlock(&threads->lock);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return rc;
+}
+
+/* Noted before a fork can pass them on. */
+static int open_descriptors(struct mrs_faults *faults)
+{
+	struct mrs_fault_threads *threads = &faults->threads;
+	struct epoll_event fault = {.events = EPOLLIN | EPOLLET, .data.u32 = EVENT_FAULT};
+	struct epoll_event stop = {.events = EPOLLIN, .data.u32 = EVENT_STOP};
+	int rc = 0;
+
+	mrs_fork_hold();
+	threads->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	threads->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (threads->stop_fd < 0 || threads->epoll_fd < 0 ||
+	    epoll_ctl(threads->epoll_fd, EPOLL_CTL_ADD, (int)faults->fd_plus_1 - 1, &fault) ||
+	    epoll_ctl(threads->epoll_fd, EPOLL_CTL_ADD, threads->stop_fd, &stop))
+		rc = -errno;
+	mrs_fork_release();
+	return rc;
+}
+
+void mrs_fault_threads_in_child(struct mrs_faults *faults)
+{
+	if (faults->threads.stop_fd >= 0)
+		close(faults->threads.stop_fd);
+	if (faults->threads.epoll_fd >= 0)
+		close(faults->threads.epoll_fd);
+	faults->threads.stop_fd = faults->threads.epoll_fd = -1;
+}
+
+static void close_descriptors(struct mrs_faults *faults)
+{
+	mrs_fork_hold();
+	mrs_fault_threads_in_child(faults);
+	mrs_fork_release();
+}
+
+int mrs_fault_threads_start(struct mrs_faults *faults)
+{
+	int rc = open_descriptors(faults);
+
+	if (!rc)
+		rc = start_one(faults);
+	if (!rc)
+		return 0;
+	close_descriptors(faults);
 	return mrs_fail_errno(rc, "cannot start the thread that serves faults");
 }
 
-int mrs_fault_thread_start(struct mrs_faults *faults)
+void mrs_fault_threads_stop(struct mrs_faults *faults)
 {
-	struct server *server = calloc(1, sizeof(*server));
-	int stop_fd, rc;
-	sigset_t all, before;
-
-	if (!server)
-		return start_failed(-ENOMEM, NULL, -1);
-	server->faults = faults;
-	server->fd = (int)faults->fd_plus_1 - 1;
-	mrs_fork_hold();
-	stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	rc = -errno;
-	faults->thread.stop_fd = stop_fd;
-	faults->thread.runs = stop_fd >= 0;
-	mrs_fork_release();
-	if (stop_fd < 0)
-		return start_failed(rc, server, -1);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = -pthread_create(&faults->thread.thread, NULL, fault_thread, server);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (!rc)
-		return 0;
-	mrs_fork_hold();
-	faults->thread.runs = false;
-	mrs_fork_release();
-	return start_failed(rc, server, stop_fd);
-}
-
-void mrs_fault_thread_stop(struct mrs_faults *faults)
-{
+	struct mrs_fault_threads *threads = &faults->threads;
 	uint64_t one = 1;
 
-	if (!faults->thread.runs)
-		return;
-	while (write(faults->thread.stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+	pthread_mutex_lock(&threads->lock);
+	mrs_store_release32(&threads->stopping, 1);
+	pthread_mutex_unlock(&threads->lock);
+	/* It is never read: every thread sees it. */
+	while (threads->stop_fd >= 0 && write(threads->stop_fd, &one, sizeof(one)) < 0 &&
+	       errno == EINTR)
 		;
-	pthread_join(faults->thread.thread, NULL);
-	mrs_fork_hold();
-	faults->thread.runs = false;
-	close(faults->thread.stop_fd);
-	mrs_fork_release();
+	for (unsigned i = 0; i < threads->count; i++)
+		pthread_join(threads->thread[i], NULL);
+	threads->count = 0;
+	threads->stopping = 0;
+	close_descriptors(faults);
 }

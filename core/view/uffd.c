@@ -146,7 +146,7 @@ static int open_faults(struct mrs_faults *faults)
 	mrs_fork_release();
 	if (rc)
 		return rc;
-	rc = faults->sigbus ? mrs_sigbus_install() : mrs_fault_thread_start(faults);
+	rc = faults->sigbus ? mrs_sigbus_install() : mrs_fault_threads_start(faults);
 	if (rc)
 		forget_fd(faults);
 	return rc;
@@ -158,10 +158,11 @@ static void stop_faults(struct mrs_part *part)
 {
 	struct mrs_faults *faults = (struct mrs_faults *)part;
 
-	mrs_fault_thread_stop(faults);
+	mrs_fault_threads_stop(faults);
 	if (faults->fd_plus_1)
 		forget_fd(faults);
 	pthread_mutex_destroy(&faults->lock);
+	pthread_mutex_destroy(&faults->threads.lock);
 	free(faults);
 }
 
@@ -172,10 +173,8 @@ static void faults_in_child(struct mrs_part *part)
 	mrs_regions_in_child(part->pool);
 	if (faults->fd_plus_1)
 		close((int)faults->fd_plus_1 - 1);
-	if (faults->thread.runs)
-		close(faults->thread.stop_fd);
 	faults->fd_plus_1 = 0;
-	faults->thread.runs = false;
+	mrs_fault_threads_in_child(faults);
 }
 
 static int make_faults(struct morsel_pool *pool, struct mrs_part **part)
@@ -186,7 +185,9 @@ static int make_faults(struct morsel_pool *pool, struct mrs_part **part)
 		return mrs_fail(-ENOMEM, "no memory for userfaultfd's state");
 	faults->part = (struct mrs_part){pool, stop_faults, faults_in_child};
 	faults->sigbus = mrs_pool_faults(pool) == MORSEL_FAULTS_SIGBUS;
+	faults->threads.stop_fd = faults->threads.epoll_fd = -1;
 	pthread_mutex_init(&faults->lock, NULL);
+	pthread_mutex_init(&faults->threads.lock, NULL);
 	*part = &faults->part;
 	return 0;
 }

@@ -15,10 +15,16 @@
 #include "pool/pool.h"
 #include "view/regions.h"
 
-struct mrs_fault_thread {
-	pthread_t thread;
-	bool runs;
-	int stop_fd; /* eventfd: something in it ends the thread */
+/* Of the intents of a process one remains for others. */
+#define MRS_FAULT_THREADS (MRS_INTENTS_PER_SLOT - 1)
+
+struct mrs_fault_threads {
+	pthread_mutex_t lock; /* of starting another; nothing follows it */
+	pthread_t thread[MRS_FAULT_THREADS];
+	uint32_t count;
+	uint32_t stopping; /* atomic */
+	int stop_fd;	   /* eventfd: something in it ends them; -1 */
+	int epoll_fd;	   /* -1 */
 };
 
 struct mrs_faults {
@@ -28,7 +34,7 @@ struct mrs_faults {
 	bool user_only;	      /* faults of the kernel are not served */
 	bool sigbus;
 	uint64_t features;
-	struct mrs_fault_thread thread;
+	struct mrs_fault_threads threads;
 };
 
 /* The handle's, made and opened where it is not: -EOPNOTSUPP, -EMFILE in words. */
@@ -36,8 +42,10 @@ int mrs_faults_of(struct morsel_pool *pool, struct mrs_faults **faults);
 
 /* ---- fault_thread.c ---- */
 
-int mrs_fault_thread_start(struct mrs_faults *faults);
-void mrs_fault_thread_stop(struct mrs_faults *faults);
+int mrs_fault_threads_start(struct mrs_faults *faults);
+void mrs_fault_threads_stop(struct mrs_faults *faults);
+/* In a child of fork. */
+void mrs_fault_threads_in_child(struct mrs_faults *faults);
 
 /* ---- sigbus.c ---- */
 

@@ -31,14 +31,14 @@ static int protect(struct morsel_pool *pool, const struct mrs_pager_job *job)
 	return family ? mrs_pager_protect(pool, family, job->first, job->first + job->count) : 0;
 }
 
-static void run_job(struct morsel_pool *pool, struct mrs_pager_job *job)
+static void run_job(struct morsel_pool *pool, const struct mrs_pager_job *job)
 {
-	int rc = job->op == MRS_REQUEST_PROTECT
-			 ? protect(pool, job)
-			 : mrs_evict_serve(pool, job->op, job->record, job->first, job->count,
-					   &job->arg);
+	uint64_t answer = 0;
+	int rc = job->op == MRS_REQUEST_PROTECT ? protect(pool, job)
+						: mrs_evict_serve(pool, job->op, job->record,
+								  job->first, job->count, &answer);
 
-	mrs_mail_answer(pool, job->word, rc, job->arg);
+	mrs_mail_answer(pool, job->word, rc, answer);
 }
 
 /* Under the lock: waits for something to do. False at the end. */
@@ -155,7 +155,7 @@ static void stop_worker(struct mrs_work *work)
 	for (; work->count; work->count--) {
 		struct mrs_pager_job *job = &work->job[work->first];
 
-		mrs_mail_answer(work->pool, job->word, -EAGAIN, job->arg);
+		mrs_mail_answer(work->pool, job->word, -EAGAIN, 0);
 		work->first = (work->first + 1) % MRS_JOBS;
 	}
 }
