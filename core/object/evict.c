@@ -3,9 +3,11 @@
  * target. Runs in the pager, in batches: up to 512 pages of one leaf table, or one leaf of 2 MiB,
  * which goes whole, for it is what the kernel can take away at once.
  *
- *  1 The leaves are locked (retarget.c); a full fence; then the morsel's epoch, the pins and the
+ *  1 The leaves are locked (retarget.c); a full fence; then the pins, the morsel's epoch and the
  *    views are read, in this order. Who publishes a view or pin later waits for our intent
- *    (registry.h). Pinned leaves are given up.
+ *    (registry.h). Pinned leaves are given up. The epoch after the pins: a view that is mapped anew
+ *    (remap.c) counts it up under a pin, and loses its protections before the pin is gone. The epoch
+ *    before the views: one that is not seen has not counted it up either.
  *
  *  2 A page is clean if its entry is not DIRTY and its SWAP property is of this epoch: no writable
  *    view came since it was saved; those there were had been write-protected for the saving; and
@@ -557,9 +559,9 @@ static bool look_around(struct evict *e)
 {
 	int rc;
 
-	/* Before the views: a view that is not seen has not counted the epoch up either. */
-	e->epoch = mrs_load_acquire(&e->coherence->epoch);
 	drop_held(e);
+	/* After the pins and before the views: step 1. Acquire: pairs with an unpin's release. */
+	e->epoch = mrs_load_acquire(&e->coherence->epoch);
 	MRS_PROBE("evict.looked");
 	rc = stop_devices(e);
 	/* Zeros are for this morsel alone; a clone has come in between. */
