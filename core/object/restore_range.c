@@ -189,6 +189,8 @@ static int load_demand(struct demand *demand)
 	int rc = 0;
 
 	restore->last_chunk = mrs_dump_find(dump->chunks, dump->chunk_count, restore->end);
+	for (uint64_t n = i; n < restore->last_chunk; n++)
+		restore->total += dump->chunks[n].pages * MRS_PAGE_BYTES;
 	while (!rc && i < restore->last_chunk) {
 		uint64_t huge = huge_block(restore, i), count = huge ? huge : 1;
 
@@ -203,7 +205,8 @@ static int load_demand(struct demand *demand)
 		for (uint64_t n = i; n < i + count; n++)
 			done += dump->chunks[n].pages * MRS_PAGE_BYTES;
 		i += count;
-		if (!rc && opts->progress && opts->progress(opts->progress_ctx, done, 0))
+		if (!rc && opts->progress &&
+		    opts->progress(opts->progress_ctx, done, restore->total))
 			rc = mrs_fail(-ECANCELED, "loading was cancelled after %llu bytes",
 				      (unsigned long long)done);
 	}

@@ -26,6 +26,8 @@ extern const struct scenario backend_scenarios[]; /* of <morsel/view.h> */
 extern const size_t backend_scenarios_count;
 extern const struct scenario dump_scenarios[]; /* of <morsel/dump.h> */
 extern const size_t dump_scenarios_count;
+extern const struct scenario observe_scenarios[]; /* of <morsel/observe.h> */
+extern const size_t observe_scenarios_count;
 
 /* Ends arming before the undoing, so that only the call itself is failed. */
 int scenario_done(int code);

@@ -140,6 +140,24 @@ static int option_store(const struct reader *r, const struct option_spec *option
 	return ARGS_RUN;
 }
 
+/* Two sizes: where, and how much of it, which is not nothing. */
+static int read_range(struct reader *r, const struct option_spec *option, const char *offset)
+{
+	uint64_t *range = option->to;
+	const char *bytes = r->next < r->argc ? r->argv[r->next++] : NULL, *why = "";
+
+	if (!bytes)
+		return complain_usage(r->self, "--%s needs two values (%s)", option->name,
+				      option->value);
+	if (parse_size(offset, &range[0], &why))
+		return complain_usage(r->self, "--%s '%s': %s", option->name, offset, why);
+	if (parse_size(bytes, &range[1], &why))
+		return complain_usage(r->self, "--%s '%s': %s", option->name, bytes, why);
+	if (!range[1])
+		return complain_usage(r->self, "--%s: a range of 0 bytes", option->name);
+	return ARGS_RUN;
+}
+
 /* The value of an option that needs one: what follows it, or the next argument. */
 static int option_value(struct reader *r, const struct option_spec *option, const char *attached)
 {
@@ -148,6 +166,8 @@ static int option_value(struct reader *r, const struct option_spec *option, cons
 	if (!attached)
 		return complain_usage(r->self, "--%s needs a value (%s)", option->name,
 				      option->value);
+	if (option->kind == OPTION_RANGE)
+		return read_range(r, option, attached);
 	return option_store(r, option, attached);
 }
 

@@ -37,6 +37,7 @@ enum option_kind {
 	OPTION_NUMBER, /* uint64_t *, 0 ... 2^32 - 2 */
 	OPTION_MODE,   /* uint32_t * */
 	OPTION_TEXT,   /* const char ** */
+	OPTION_RANGE,  /* uint64_t [2]: two values that follow each other, sizes */
 	OPTION_CHOICE, /* uint32_t * = index in the list "a|b|c" that value names */
 };
 

@@ -41,6 +41,14 @@ int stat_show(const struct command *self, int argc, char **argv);
 int model_import(const struct command *self, int argc, char **argv);
 int model_export(const struct command *self, int argc, char **argv);
 
+/* dump.c */
+int dump_write(const struct command *self, int argc, char **argv);
+int dump_restore(const struct command *self, int argc, char **argv);
+
+/* top.c, who.c */
+int top_show(const struct command *self, int argc, char **argv);
+int who_show(const struct command *self, int argc, char **argv);
+
 /* doctor.c */
 int doctor(const struct command *self, int argc, char **argv);
 
@@ -67,6 +75,13 @@ int on_pool(const struct command *self, const struct args *args, uint32_t flags,
 	    int (*act)(struct morsel_pool *pool, void *ctx), void *ctx);
 int on_morsel(const struct command *self, const struct args *args,
 	      int (*act)(struct morsel *morsel, void *ctx), void *ctx);
+
+/*
+ * For what takes long: SIGINT and SIGTERM make on_progress(), a morsel_progress_fn over a struct
+ * progress, cancel.
+ */
+void watch_interrupts(void);
+int on_progress(void *ctx, uint64_t done, uint64_t total);
 
 const char *pool_kind_name(uint32_t kind);
 

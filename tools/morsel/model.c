@@ -22,7 +22,7 @@ static void on_interrupt(int signal_number)
 	interrupted = signal_number;
 }
 
-static void watch_interrupts(void)
+void watch_interrupts(void)
 {
 	struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
 
@@ -30,7 +30,7 @@ static void watch_interrupts(void)
 	sigaction(SIGTERM, &action, NULL);
 }
 
-static int on_progress(void *ctx, uint64_t done, uint64_t total)
+int on_progress(void *ctx, uint64_t done, uint64_t total)
 {
 	progress_step(ctx, done, total);
 	return interrupted != 0;

@@ -17,13 +17,17 @@ declare -gA _morsel_options=(
 	["map"]="--offset --length --pool --json --bytes --help"
 	["import"]="--name --align --replace --contiguous --evictable --pages --pool --json --bytes --help"
 	["export"]="--pool --help"
+	["dump"]="--full --range --incremental --snapshot --in-flight --pool --json --bytes --help"
+	["restore"]="--lazy --range --more --base --in-flight --pool --json --help"
 	["rm"]="--force --pool --help"
 	["rename"]="--pool --help"
 	["mv"]="--pool --help"
 	["publish"]="--pool --help"
 	["resize"]="--pool --help"
 	["seal"]="--pool --help"
-	["stat"]="--pool --json --bytes --help"
+	["stat"]="--openmetrics --pool --json --bytes --help"
+	["top"]="--delay --count --batch --pool --bytes --help"
+	["who"]="--pool --json --help"
 	["doctor"]="--json --help"
 	["version"]="--json --help"
 	["help"]="--help"
@@ -88,11 +92,12 @@ _morsel()
 		mapfile -t COMPREPLY < <(compgen -g -- "$current")
 		return
 		;;
-	--pool | -p)
+	--pool | -p | --incremental | --base)
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return
 		;;
-	--size | --max | --budget | --mode | --node | --offset | --length | --align | \
+	--size | --max | --budget | --mode | --node | --offset | --length | --align | --range | --delay | \
+		--count | --in-flight | \
 		--name | -n)
 		return
 		;;
@@ -115,7 +120,7 @@ _morsel()
 	done
 	[[ -z $pool ]] && pool=${MORSEL_POOL-}
 	case $command in
-	info | map | export | rm | rename | mv | publish | resize | seal)
+	info | map | export | dump | who | rm | rename | mv | publish | resize | seal)
 		[[ -n $pool ]] && _morsel_names "${pool/#\~/$HOME}" "$current"
 		;;
 	esac

@@ -8,9 +8,11 @@
 #include <sys/statvfs.h>
 
 #include "commands.h"
+#include "counters.h"
 
 struct usage {
 	struct morsel_pool_stat pool;
+	struct morsel_counters counters;
 	uint64_t store_free; /* bytes that the file system below has left */
 	uint64_t morsels, bytes, allocated, runs, users, tensors;
 	uint64_t lazy, sealed, models;
@@ -39,6 +41,10 @@ static int gather(struct morsel_pool *pool, struct usage *usage)
 
 	usage->pool.size = sizeof(usage->pool);
 	rc = morsel_pool_stat(pool, &usage->pool);
+	if (rc < 0)
+		return rc;
+	usage->counters.size = sizeof(usage->counters);
+	rc = morsel_pool_counters(pool, &usage->counters);
 	if (rc < 0)
 		return rc;
 	if (fstatvfs(morsel_pool_fd(pool), &store) == 0)
@@ -72,6 +78,16 @@ static void print_json(const struct args *args, const struct usage *usage)
 	json_u64(&json, "sealed", usage->sealed);
 	json_u64(&json, "models", usage->models);
 	json_u64(&json, "tensors", usage->tensors);
+	json_close(&json);
+	json_u64(&json, "bytes_evicted", usage->counters.bytes_evicted);
+	json_u64(&json, "bytes_quarantine", usage->counters.bytes_quarantine);
+	json_u64(&json, "bytes_zeroed", usage->counters.bytes_zeroed);
+	json_u64(&json, "pager_pid", usage->counters.pager_pid);
+	json_object(&json, "counters");
+	for (size_t i = 0; i < counter_specs_count; i++)
+		json_u64(&json, counter_specs[i].name,
+			 counter_value(&usage->counters, &counter_specs[i]));
+	json_u64(&json, "shootdown_ns", usage->counters.shootdown_ns);
 	json_end(&json);
 }
 
@@ -92,6 +108,22 @@ static void count_row(struct table *table, const char *label, uint64_t count)
 	table_add(table, "%s", "");
 }
 
+/* Those that count something; a pool of which nothing is ever evicted has none. */
+static void counter_rows(struct table *table, const struct usage *usage)
+{
+	char label[64];
+
+	for (size_t i = 0; i < counter_specs_count; i++) {
+		uint64_t value = counter_value(&usage->counters, &counter_specs[i]);
+
+		snprintf(label, sizeof(label), "  %s", counter_specs[i].name);
+		for (char *at = label; *at; at++)
+			*at = *at == '_' ? ' ' : *at;
+		if (value)
+			count_row(table, label, value);
+	}
+}
+
 static void print_table(const struct args *args, const struct usage *usage)
 {
 	const struct morsel_pool_stat *pool = &usage->pool;
@@ -106,6 +138,10 @@ static void print_table(const struct args *args, const struct usage *usage)
 	row(&table, "memory", pool->bytes_resident, 0, args->exact);
 	if (pool->bytes_budget)
 		row(&table, "  budget", pool->bytes_budget, 0, args->exact);
+	if (usage->counters.bytes_evicted)
+		row(&table, "  evicted", usage->counters.bytes_evicted, 0, args->exact);
+	if (usage->counters.bytes_quarantine)
+		row(&table, "  in quarantine", usage->counters.bytes_quarantine, 0, args->exact);
 	row(&table, "  left in the file system", usage->store_free, 0, args->exact);
 	count_row(&table, "morsels", usage->morsels);
 	row(&table, "  size", usage->bytes, 0, args->exact);
@@ -118,6 +154,7 @@ static void print_table(const struct args *args, const struct usage *usage)
 	count_row(&table, "attached", pool->slots_used);
 	count_row(&table, "  of at most", pool->slots);
 	count_row(&table, "  died and cleaned up", pool->reaped);
+	counter_rows(&table, usage);
 	table_end(&table);
 }
 
@@ -126,20 +163,27 @@ int stat_show(const struct command *self, int argc, char **argv)
 	struct usage usage = {0};
 	struct morsel_pool *pool;
 	struct args args;
-	int code = args_read(self, NULL, 0, argc, argv, &args);
+	bool openmetrics = false;
+	const struct option_spec options[] = {
+		{'o', "openmetrics", NULL, OPTION_FLAG, &openmetrics,
+		 "print OpenMetrics text, for a scraper"},
+	};
+	int code = args_read(self, options, array_length(options), argc, argv, &args);
 	int rc;
 
 	if (code != ARGS_RUN)
 		return code;
+	if (openmetrics && args.json)
+		return complain_usage(self, "--openmetrics and --json exclude each other");
 	code = open_pool(self, &args, MORSEL_POOL_READ_ONLY, &pool);
 	if (code != EXIT_OK)
 		return code;
-	rc = gather(pool, &usage);
+	rc = openmetrics ? print_openmetrics(pool, args.pool) : gather(pool, &usage);
 	if (rc < 0)
 		code = complain_library(self, rc);
 	else if (args.json)
 		print_json(&args, &usage);
-	else
+	else if (!openmetrics)
 		print_table(&args, &usage);
 	morsel_pool_close(pool);
 	return code;
