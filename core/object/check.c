@@ -15,6 +15,7 @@
 #include "model/model.h"
 #include "object/internal.h"
 #include "object/share.h"
+#include "pool/property.h"
 #include "view/registry.h"
 
 /* ---- every frame ---- */
@@ -81,13 +82,26 @@ static int each_segment(struct each_frame *each)
 	return 0;
 }
 
+/* Tables that are kept for the splits of huge leaves. */
+static int each_deposit(void *ctx, uint64_t frame, enum mrs_prop_kind kind,
+			const struct mrs_prop *prop)
+{
+	struct each_frame *each = ctx;
+
+	if (kind != MRS_PROP_DEPOSIT)
+		return 0;
+	snprintf(each->by, sizeof(each->by), "the split of frame %llu", (unsigned long long)frame);
+	return each->fn(each->ctx, prop->value, 1, each->by);
+}
+
 static int each_frame(struct each_frame *each)
 {
 	int rc = each_segment(each);
 
-	return rc ? rc
-		  : mrs_cell_each(mrs_pool_cells(each->pool), MRS_CELL_RECORD, each_record_frame,
-				  each);
+	if (!rc)
+		rc = mrs_cell_each(mrs_pool_cells(each->pool), MRS_CELL_RECORD, each_record_frame,
+				   each);
+	return rc ? rc : mrs_prop_each(each->pool, each_deposit, each);
 }
 
 struct range {
@@ -330,6 +344,7 @@ void mrs_check_walk(struct morsel_pool *pool,
 	mrs_dir_each(cells, check_dirent, &check);
 	mrs_cell_each(cells, MRS_CELL_RECORD, check_record, &check);
 	check_counts(&check);
+	mrs_check_coherence(pool, report, ctx);
 	mrs_registry_validate(pool, report, ctx);
 	mrs_share_check(pool, owned, report, ctx);
 	each_frame(&each);

@@ -16,6 +16,7 @@
 #include "object/internal.h"
 #include "object/retarget.h"
 #include "object/share.h"
+#include "swap/swap.h"
 
 /* Blocks that are linked before a waiting reaper is let in. */
 #define BREATH_BLOCKS 512u
@@ -150,7 +151,34 @@ struct trim {
 	struct mrs_txn *txn;
 	unsigned since;
 	bool backed;
+	bool coherent; /* its pages may have properties */
 };
+
+/* The table that was kept for the split of a huge leaf that goes. */
+static void drop_deposit(struct mrs_txn *txn, uint64_t frame)
+{
+	struct mrs_prop deposit;
+
+	if (!mrs_prop_get(txn->pool, frame, MRS_PROP_DEPOSIT, &deposit))
+		return;
+	mrs_pool_unback(txn->pool, deposit.value, 1);
+	mrs_txn_put_begin(txn, 0, deposit.value);
+	MRS_PROBE("place.deposit.named");
+	mrs_prop_clear(txn, frame, MRS_PROP_DEPOSIT, NULL);
+	mrs_txn_put_end(txn);
+}
+
+/* What is known of the frames goes before they do: their slots on swap targets, and kept tables. */
+static void forget(struct mrs_txn *txn, uint64_t frame, unsigned order)
+{
+	uint64_t huge = 1ull << MRS_HUGE_ORDER;
+
+	for (uint64_t i = 0; i < 1ull << order; i++)
+		mrs_swap_forget(txn, frame + i);
+	for (uint64_t i = 0; order >= MRS_HUGE_ORDER && i < 1ull << order; i += huge)
+		drop_deposit(txn, frame + i);
+	MRS_PROBE("place.forgotten");
+}
 
 /* A block is about to go: still linked, nothing pending. */
 static void trim_release(void *ctx, uint64_t frame, unsigned order)
@@ -158,6 +186,8 @@ static void trim_release(void *ctx, uint64_t frame, unsigned order)
 	struct trim *trim = ctx;
 
 	breathe(trim->txn, &trim->since);
+	if (trim->coherent)
+		forget(trim->txn, frame, order);
 	if (trim->backed)
 		mrs_pool_unback(trim->morsel->pool, frame, 1ull << order);
 	mrs_fetch_sub(&trim->morsel->record->allocated, 1ull << order);
@@ -166,7 +196,12 @@ static void trim_release(void *ctx, uint64_t frame, unsigned order)
 void mrs_place_trim(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, bool backed)
 {
 	static const unsigned coarser[] = {0, MRS_HUGE_ORDER, MRS_GIANT_ORDER};
-	struct trim trim = {.morsel = morsel, .txn = txn, .backed = backed};
+	struct trim trim = {
+		.morsel = morsel,
+		.txn = txn,
+		.backed = backed,
+		.coherent = backed && mrs_morsel_coherence(morsel),
+	};
 
 	/* Without a frame for splitting a large page, the large page stays. */
 	for (size_t i = 0; i < mrs_array_length(coarser); i++)

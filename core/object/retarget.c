@@ -80,13 +80,22 @@ static uint32_t *upper_half(uint64_t *place)
 #endif
 }
 
+/* A reaper may have set it to zero, for those who died sleeping. */
+static void one_sleeper_less(struct mrs_state *state)
+{
+	uint64_t waiters = mrs_load_relaxed(&state->leaf_waiters);
+
+	while (waiters && !mrs_cas(&state->leaf_waiters, &waiters, waiters - 1))
+		;
+}
+
 static void sleep_on(struct mrs_state *state, uint64_t *place, uint64_t seen)
 {
 	struct timespec time = {.tv_nsec = WAIT_NS};
 
 	mrs_fetch_add(&state->leaf_waiters, 1); /* step 11 */
 	syscall(SYS_futex, upper_half(place), FUTEX_WAIT, (uint32_t)(seen >> 32), &time, NULL, 0);
-	mrs_fetch_sub(&state->leaf_waiters, 1);
+	one_sleeper_less(state);
 }
 
 void mrs_entry_wake(struct morsel_pool *pool, uint64_t *place)
@@ -94,6 +103,14 @@ void mrs_entry_wake(struct morsel_pool *pool, uint64_t *place)
 	/* After the swap of *place, a full barrier: step 11. */
 	if (mrs_load_relaxed(&mrs_pool_state(pool)->leaf_waiters))
 		syscall(SYS_futex, upper_half(place), FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void mrs_entry_put(struct morsel_pool *pool, uint64_t *place, uint64_t entry)
+{
+	/* Full barrier, step 11; and releases what was done to the page: pairs with try_lock(). */
+	mrs_swap(place, entry);
+	MRS_PROBE("retarget.put");
+	mrs_entry_wake(pool, place);
 }
 
 /* A lock of nobody's: of a damaged file. What the page was is as good as it gets. */
@@ -446,10 +463,7 @@ void mrs_retarget_set(struct mrs_retarget *batch, unsigned i, uint64_t entry)
 	MRS_CHECK(mrs_load_relaxed(&batch->entries[i]) >> MRS_ENTRY_LOCK_SHIFT ==
 		  batch->txn.index + 1);
 	disown(batch, i);
-	/* Full barrier, step 11; and releases what was done to the page: pairs with try_lock(). */
-	mrs_swap(&batch->entries[i], entry);
-	MRS_PROBE("retarget.set");
-	mrs_entry_wake(batch->morsel->pool, &batch->entries[i]);
+	mrs_entry_put(batch->morsel->pool, &batch->entries[i], entry);
 }
 
 void mrs_retarget_drop(struct mrs_retarget *batch, unsigned i)

@@ -355,6 +355,8 @@ static int collect_and_repair(struct morsel_pool *pool, struct pass *pass, bool 
 			  rc ? (uint64_t)mrs_now_ns() + AGAIN_NS : 0);
 	if (rc)
 		return rc;
+	/* Who died sleeping is counted no more; who lives looks again by himself. */
+	mrs_store_release(&mrs_pool_state(pool)->leaf_waiters, 0);
 	mrs_prop_repair(pool);
 	for (unsigned i = 0; i < pass->count; i++)
 		if (!is_repaired(pool, pass->slot[i]))
