@@ -49,7 +49,7 @@ static int each_piece(struct each *each, uint64_t end, unsigned char *memory)
 
 /* ---- pages that come and go ---- */
 
-static bool comes_and_goes(const struct morsel *morsel)
+bool mrs_content_comes_and_goes(const struct morsel *morsel)
 {
 	return mrs_morsel_is_evictable(morsel) || mrs_morsel_coherence(morsel);
 }
@@ -68,13 +68,12 @@ static uint64_t piece_bytes(const struct morsel *morsel)
 static int each_granted(struct each *each, struct morsel_view *view, uint64_t base, uint64_t end)
 {
 	struct morsel_grant grant;
-	int rc = morsel_acquire(view, each->offset - base,
-				morsel_view_bytes(view) - (each->offset - base),
+	int rc = morsel_acquire(view, 0, morsel_view_bytes(view),
 				MORSEL_READ | (each->write ? MORSEL_WRITE : 0), &grant);
 
 	if (rc)
 		return rc;
-	rc = each_piece(each, end, grant.addr);
+	rc = each_piece(each, end, (unsigned char *)grant.addr + (each->offset - base));
 	morsel_release(&grant);
 	return rc;
 }
@@ -146,7 +145,7 @@ static int each_run(void *ctx, const struct mrs_run *run)
 	}
 	if (!memory)
 		return each_piece(each, end, NULL);
-	if (comes_and_goes(each->morsel))
+	if (mrs_content_comes_and_goes(each->morsel))
 		return each_run_viewed(each, end);
 	memory += each->offset - first;
 	if (!each->skip_thin)

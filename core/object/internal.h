@@ -193,6 +193,8 @@ int mrs_content_each(struct morsel *morsel, uint64_t offset, uint64_t bytes, uin
 int mrs_content_look(struct morsel *morsel, uint64_t offset, uint64_t bytes, uint64_t limit,
 		     int (*fn)(void *ctx, uint64_t offset, void *memory, uint64_t bytes),
 		     void *ctx);
+/* Is the morsel evictable, or of a family? Then its pages are reached through views only. */
+bool mrs_content_comes_and_goes(const struct morsel *morsel);
 /* Zeroes what exists of it. Fails only where pages come and go (content.c). */
 int mrs_content_zero(struct morsel *morsel, uint64_t offset, uint64_t bytes);
 /* Makes what exists of it resident, where pages come and go; 1 as soon as *stop (may be NULL) is set. */
@@ -213,6 +215,11 @@ enum mrs_resize_step {
 	MRS_RESIZE_SHAPING = 3, /* the same pages in another shape: nothing to do but unlock */
 };
 
+/*
+ * Before a growth, outside any transition: what lies beyond the end in memory that is there becomes zero,
+ * where pages come and go. Good as long as the size is *bytes.
+ */
+int mrs_tail_zero(struct morsel *morsel, uint64_t *bytes);
 /* Shared by resize and its repair: trims beyond bytes and zeroes what stays beyond it. */
 void mrs_resize_cut(struct morsel *morsel, struct mrs_txn *txn);
 /* Shared by publish and its repair: everything after the instant. */

@@ -37,6 +37,8 @@ void mrs_resize_cut(struct morsel *morsel, struct mrs_txn *txn)
 
 	mrs_place_trim(morsel, txn, end, true);
 	MRS_PROBE("resize.trimmed");
+	if (mrs_content_comes_and_goes(morsel))
+		return; /* zeroed when it grows: tail.c */
 	/* What stays beyond the end (the rest of a page) reads as zero when it grows again. */
 	while (!mrs_table_lookup(&morsel->table, end, 1ull << MRS_GIANT_ORDER, &run) && run.mapped)
 		end += run.pages;
@@ -73,11 +75,13 @@ static int grow(struct morsel *morsel, struct mrs_txn *txn, uint64_t bytes)
 	uint64_t end = mrs_round_up(mrs_pages_in(bytes), granule);
 	int rc = 0;
 
+	if (mrs_content_comes_and_goes(morsel))
+		mrs_place_trim(morsel, txn, first, true);
 	if (!mrs_morsel_is_lazy(morsel) && first < end) {
 		rc = mrs_place(morsel, txn, first, end);
 		MRS_PROBE("resize.placed");
 		if (!rc)
-			rc = mrs_place_back(morsel, txn, first, end);
+			rc = mrs_fill_new(morsel, txn, first, end);
 		MRS_PROBE("resize.backed");
 	}
 	if (rc) {
@@ -85,7 +89,8 @@ static int grow(struct morsel *morsel, struct mrs_txn *txn, uint64_t bytes)
 		return rc;
 	}
 	/* Whoever maps the last page may have written beyond the end. */
-	mrs_content_zero(morsel, had, mrs_pages_in(had) * MRS_PAGE_BYTES - had);
+	if (!mrs_content_comes_and_goes(morsel))
+		mrs_content_zero(morsel, had, mrs_pages_in(had) * MRS_PAGE_BYTES - had);
 	mrs_store_release(&record->bytes, bytes);
 	version_next(record);
 	MRS_PROBE("resize.grown");
@@ -221,7 +226,8 @@ static int lock_with_own_edge(struct morsel *morsel, uint64_t bytes, struct mrs_
 	}
 }
 
-static int resize_once(struct morsel *morsel, uint64_t bytes)
+/* -ESTALE without words: grows, and the tail is that of another size. */
+static int resize_from(struct morsel *morsel, uint64_t zeroed, uint64_t bytes)
 {
 	struct mrs_txn txn;
 	uint64_t had;
@@ -230,6 +236,10 @@ static int resize_once(struct morsel *morsel, uint64_t bytes)
 	if (rc)
 		return rc;
 	had = mrs_load_acquire(&morsel->record->bytes);
+	if (bytes > had && had != zeroed) {
+		mrs_record_unlock(morsel, &txn);
+		return -ESTALE;
+	}
 	/* Both before anything is changed; the step is SIZING. */
 	mrs_store_release(&txn.intent->arg[1], bytes);
 	mrs_store_release(&txn.intent->arg[0], had);
@@ -240,6 +250,20 @@ static int resize_once(struct morsel *morsel, uint64_t bytes)
 	else if (!rc && bytes < had)
 		rc = shrink(morsel, &txn, bytes);
 	mrs_record_unlock(morsel, &txn);
+	return rc;
+}
+
+static int resize_once(struct morsel *morsel, uint64_t bytes)
+{
+	uint64_t had;
+	int rc;
+
+	do {
+		had = mrs_morsel_bytes(morsel);
+		rc = bytes > had ? mrs_tail_zero(morsel, &had) : 0;
+		if (!rc)
+			rc = resize_from(morsel, had, bytes);
+	} while (rc == -ESTALE);
 	return rc;
 }
 
