@@ -49,6 +49,9 @@ int dump_restore(const struct command *self, int argc, char **argv);
 int top_show(const struct command *self, int argc, char **argv);
 int who_show(const struct command *self, int argc, char **argv);
 
+/* pager.c */
+int pager_run(const struct command *self, int argc, char **argv);
+
 /* doctor.c */
 int doctor(const struct command *self, int argc, char **argv);
 

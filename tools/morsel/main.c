@@ -57,6 +57,8 @@ static const struct command commands[] = {
 	{"top", "", "Show what a pool does, live.", POOL | BYTES, 0, 0, top_show},
 	{"who", "NAME PAGE", "Show who holds a page, and why it cannot be evicted.", POOL | PRINTS,
 	 2, 2, who_show},
+	{"pager", "", "Keep a pool alive, and see to it that its pages are evicted.", POOL, 0, 0,
+	 pager_run},
 	{"doctor", "", "Tell what this machine offers, what is missing, and the remedy.", PRINTS, 0,
 	 0, doctor},
 	{"version", "", "Print the versions of the command and of the library.", PRINTS, 0, 0,

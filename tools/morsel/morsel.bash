@@ -28,6 +28,7 @@ declare -gA _morsel_options=(
 	["stat"]="--openmetrics --pool --json --bytes --help"
 	["top"]="--delay --count --batch --pool --bytes --help"
 	["who"]="--pool --json --help"
+	["pager"]="--serve --pool --help"
 	["doctor"]="--json --help"
 	["version"]="--json --help"
 	["help"]="--help"
