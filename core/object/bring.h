@@ -14,6 +14,7 @@
 
 struct mrs_bring {
 	unsigned char data[MRS_BRING_PAGES][4096]; /* page aligned */
+	unsigned char beside[4096];		   /* address space for one page: stale.c */
 	struct mrs_swap_page page[MRS_BRING_PAGES];
 	void *memory[MRS_BRING_PAGES];
 	uint64_t number[MRS_BRING_PAGES]; /* page of the morsel */
@@ -48,6 +49,20 @@ int mrs_bring_zero(struct morsel_pool *pool, const struct mrs_window *window, ui
 		   uint64_t frame, bool protect);
 /* Makes the work areas of a handle beforehand: -ENOMEM in words. */
 int mrs_bring_prepare(struct morsel_pool *pool);
+
+/* ---- stale.c ---- */
+
+/* Has a page of the morsel moved since the window's mapping was made, or made to follow? */
+bool mrs_window_is_stale(const struct morsel *morsel, const struct mrs_window *window);
+/*
+ * Maps the part of leaf i that the window shows on the frames of its entry, and wakes who waits there. The
+ * leaf is locked, MAPPED, and has no other owners if the window may be written; it becomes DIRTY then.
+ */
+int mrs_window_map(struct mrs_retarget *batch, const struct mrs_window *window, unsigned i);
+/* A window of this one page elsewhere, to bring it back through; until mrs_window_beside_end(). */
+int mrs_window_beside(const struct mrs_retarget *batch, const struct mrs_window *window,
+		      uint64_t page, uint64_t frame, struct mrs_window *beside);
+void mrs_window_beside_end(const struct mrs_window *beside);
 
 /* A thread that must not sleep in a lock of another library serves the faults here. */
 bool mrs_bring_in_signal(struct morsel_pool *pool);

@@ -230,11 +230,38 @@ static int find_or_zero(const struct touch *t, struct mrs_retarget *batch, bool 
 	return rc == -ESTALE ? 0 : mrs_min(rc, 0);
 }
 
+/*
+ * The mapping is older than a move of some page, perhaps of this one. -EAGAIN: the page has memory
+ * now, and its leaf has to be locked anew; -EBUSY: it has to be broken off first.
+ */
+static int serve_stale(const struct touch *t, struct mrs_retarget *batch)
+{
+	unsigned i = leaf_of(batch, t->page);
+	uint64_t first = batch->page + ((uint64_t)i << 9 * batch->level), entry = batch->before[i];
+	struct mrs_window beside;
+	int rc;
+
+	if (mrs_entry_state(entry) == MRS_ENTRY_MAPPED)
+		return t->window->writable && is_shared(t, batch, entry)
+			       ? -EBUSY
+			       : mrs_window_map(batch, t->window, i);
+	if (mrs_entry_state(entry) != MRS_ENTRY_EVICTED)
+		return -EIO;
+	rc = mrs_window_beside(batch, t->window, t->page,
+			       mrs_entry_frame(entry) + (t->page - first), &beside);
+	if (!rc)
+		rc = mrs_bring_evicted(batch, &beside, t->page, t->page + 1, false, UINT64_MAX);
+	mrs_window_beside_end(&beside);
+	return rc < 0 ? rc : -EAGAIN;
+}
+
 static int serve_missing(const struct touch *t, struct mrs_retarget *batch)
 {
 	uint64_t entry = batch->before[leaf_of(batch, t->page)];
 	bool writable = t->write && !frozen_by(t) && !is_shared(t, batch, entry);
 
+	if (mrs_window_is_stale(t->morsel, t->window))
+		return serve_stale(t, batch);
 	switch (mrs_entry_state(entry)) {
 	case MRS_ENTRY_EVICTED:
 		return bring_back(t, batch, writable);
@@ -281,6 +308,8 @@ static int missing(struct touch *t)
 	count(t, MRS_COUNT_FAULTS, 1);
 	rc = serve_missing(t, &batch);
 	end(&batch);
+	if (rc == -EBUSY)
+		return mrs_share_break(t->morsel, t->page, 1);
 	/* It may have become poisoned while it was brought back. */
 	if (!rc)
 		rc = page_state(t, &shared);
@@ -304,6 +333,12 @@ static int protected(struct touch *t)
 		return rc;
 	entry = batch.before[leaf_of(&batch, t->page)];
 	frozen = frozen_by(t);
+	if (!frozen && mrs_window_is_stale(t->morsel, t->window)) {
+		/* What is protected there may be another's frame by now. */
+		rc = serve_stale(t, &batch);
+		end(&batch);
+		return rc == -EBUSY ? mrs_share_break(t->morsel, t->page, 1) : rc;
+	}
 	if (!frozen && mrs_entry_state(entry) == MRS_ENTRY_MAPPED && !is_shared(t, &batch, entry)) {
 		mrs_retarget_dirty(&batch, leaf_of(&batch, t->page));
 		rc = lift(t, &batch, leaf_of(&batch, t->page));

@@ -42,6 +42,8 @@ enum mrs_retarget_step {
 	MRS_RETARGET_LINKED,  /* the new entries are in place: finished */
 };
 
+struct mrs_registered;
+
 struct mrs_retarget {
 	struct morsel *morsel;
 	struct mrs_txn txn;
@@ -143,8 +145,9 @@ struct mrs_window {
 	uint64_t first;	  /* page of the morsel */
 	uint64_t pages;
 	bool writable;
-	/* The COHERENCE cell's moves that all of its mapping has followed; NULL: it never has to. */
-	const uint64_t *moves;
+	/* Where its view says how it is listed (registry.h), for whether it has followed all moves; NULL:
+	 * it never has to. */
+	struct mrs_registered *const *listed;
 };
 
 enum mrs_fault_kind {

@@ -28,6 +28,7 @@ struct entry {
 	uint64_t morsel; /* struct morsel * */
 	uint64_t pool;
 	uint64_t writable;
+	uint64_t listed; /* struct mrs_registered *const * */
 	uint32_t sequence;
 	uint32_t users;
 };
@@ -78,6 +79,7 @@ static void entry_write(struct entry *entry, const struct mrs_region *region)
 	mrs_store_relaxed(&entry->morsel, (uintptr_t)region->morsel);
 	mrs_store_relaxed(&entry->pool, (uintptr_t)region->pool);
 	mrs_store_relaxed(&entry->writable, region->writable);
+	mrs_store_relaxed(&entry->listed, (uintptr_t)region->listed);
 }
 
 int mrs_region_add(const struct mrs_region *region)
@@ -137,6 +139,8 @@ static bool hold_if_inside(struct entry *entry, uint64_t address, struct mrs_reg
 		.morsel = (struct morsel *)(uintptr_t)mrs_load_relaxed(&entry->morsel),
 		.pool = (struct morsel_pool *)(uintptr_t)mrs_load_relaxed(&entry->pool),
 		.writable = mrs_load_relaxed(&entry->writable),
+		.listed = (struct mrs_registered *const *)(uintptr_t)mrs_load_relaxed(
+			&entry->listed),
 	};
 	mrs_fetch_add32(&entry->users, 1);
 	mrs_full_fence(); /* pairs with the one in mrs_region_remove() */

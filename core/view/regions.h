@@ -12,6 +12,8 @@
 
 #include <morsel/morsel.h>
 
+struct mrs_registered;
+
 struct mrs_region {
 	uint64_t address;
 	uint64_t bytes;
@@ -19,6 +21,8 @@ struct mrs_region {
 	struct morsel_pool *pool;
 	uint64_t first; /* page of the morsel at address */
 	bool writable;
+	/* Where the view notes its listing, for whether it is stale (object/retarget.h); NULL: never. */
+	struct mrs_registered *const *listed;
 };
 
 /* Before the range is registered with userfaultfd. -ENOMEM, -ENOSPC in words. */

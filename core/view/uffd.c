@@ -380,6 +380,7 @@ int mrs_region_fault(const struct mrs_region *region, int fd, uint64_t address, 
 		.first = region->first,
 		.pages = region->bytes / MRS_PAGE_BYTES,
 		.writable = region->writable,
+		.listed = region->listed,
 	};
 	uint64_t page = region->first + (address - region->address) / MRS_PAGE_BYTES;
 

@@ -140,6 +140,7 @@ int mrs_view_watch_start(struct morsel_view *view, const struct mrs_run_list *li
 		.pool = view->morsel->pool,
 		.first = view->target.offset / MRS_PAGE_BYTES,
 		.writable = view->target.access & MORSEL_WRITE,
+		.listed = mrs_view_flags(view) & MRS_VIEW_POOLED ? NULL : &view->listed,
 	};
 	int rc = view->watched ? mrs_region_add(&region) : 0;
 

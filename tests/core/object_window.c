@@ -66,7 +66,7 @@ static int map_run(void *ctx, const struct mrs_run *run)
 
 	if (!run->mapped)
 		return 0;
-	if (mmap(at, run->pages * 4096, prot, MAP_SHARED | MAP_FIXED, (int)(intptr_t)window->moves,
+	if (mmap(at, run->pages * 4096, prot, MAP_SHARED | MAP_FIXED, (int)(intptr_t)window->listed,
 		 (off_t)(run->frame * 4096)) != at)
 		return -errno;
 	return 0;
@@ -88,9 +88,9 @@ void window_open(struct morsel *morsel, bool writable, struct mrs_window *window
 		.writable = writable,
 	};
 	/* The pool's descriptor rides in a field that is not used here. */
-	window->moves = (const uint64_t *)(intptr_t)morsel_pool_fd(morsel->pool);
+	window->listed = (void *)(intptr_t)morsel_pool_fd(morsel->pool);
 	assert_ok(mrs_morsel_each_run(morsel, 0, pages, map_run, window));
-	window->moves = NULL;
+	window->listed = NULL;
 	range.range.start = window->address;
 	range.range.len = pages * 4096;
 	madvise((void *)(uintptr_t)window->address, pages * 4096, MADV_DONTFORK);
