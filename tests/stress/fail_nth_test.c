@@ -607,6 +607,8 @@ static void every_call_of_every_function_may_fail(void **state)
 		broken += !survives(&dump_scenarios[i], &points);
 	for (size_t i = 0; i < observe_scenarios_count; i++)
 		broken += !survives(&observe_scenarios[i], &points);
+	for (size_t i = 0; i < pager_scenarios_count; i++)
+		broken += !survives(&pager_scenarios[i], &points);
 	printf("failed %u calls\n", points);
 	assert_int_equal(broken, 0);
 	assert_true(points > 100);
@@ -625,7 +627,8 @@ static bool is_covered(const char *symbol)
 	if (is_listed(scenarios, sizeof(scenarios) / sizeof(scenarios[0]), symbol) ||
 	    is_listed(backend_scenarios, backend_scenarios_count, symbol) ||
 	    is_listed(dump_scenarios, dump_scenarios_count, symbol) ||
-	    is_listed(observe_scenarios, observe_scenarios_count, symbol))
+	    is_listed(observe_scenarios, observe_scenarios_count, symbol) ||
+	    is_listed(pager_scenarios, pager_scenarios_count, symbol))
 		return true;
 	for (size_t i = 0; i < sizeof(pure_prefixes) / sizeof(pure_prefixes[0]); i++)
 		if (!strncmp(symbol, pure_prefixes[i], strlen(pure_prefixes[i])))
