@@ -215,6 +215,10 @@ enum mrs_resize_step {
 	MRS_RESIZE_SHAPING = 3, /* the same pages in another shape: nothing to do but unlock */
 };
 
+/* For its repair, gate closed: the size that it was; what its views have let go of, they have. */
+void mrs_resize_undo(struct morsel *morsel, struct mrs_txn *txn);
+/* For the reaper, gate open: views of what a dead slot's repair undid take back what they let go of. */
+void mrs_resize_restore_views(struct morsel_pool *pool, unsigned slot);
 /*
  * Before a growth, outside any transition: what lies beyond the end in memory that is there becomes zero,
  * where pages come and go. Good as long as the size is *bytes.

@@ -90,16 +90,6 @@ static void discard_building(struct mrs_txn *txn)
 	mrs_table_discard(&none, txn, &txn->intent->arg[2]);
 }
 
-static void undo_shrink(struct mrs_txn *txn, struct mrs_cell_record *record)
-{
-	uint64_t had = txn->intent->arg[0], asked = txn->intent->arg[1];
-
-	if (asked < had && mrs_load_acquire(&record->bytes) == asked) {
-		mrs_store_release(&record->bytes, had);
-		mrs_fetch_add(&record->format, 1ull << MRS_RECORD_VERSION_SHIFT);
-	}
-}
-
 static void repair_resize(struct mrs_txn *txn)
 {
 	struct morsel morsel;
@@ -112,7 +102,7 @@ static void repair_resize(struct mrs_txn *txn)
 		case MRS_RESIZE_SHAPING:
 			break;
 		case MRS_RESIZE_SIZING:
-			undo_shrink(txn, morsel.record);
+			mrs_resize_undo(&morsel, txn);
 			/* fall through */
 		default:
 			mrs_resize_cut(&morsel, txn);
@@ -309,6 +299,7 @@ static void drop_open(struct morsel_pool *pool, unsigned slot)
 	mrs_open_each(pool, mrs_pool_slot(pool, slot), drop_entry, pool);
 	mrs_open_chain_free(pool, slot);
 	mrs_registry_drop_slot(pool, slot);
+	mrs_resize_restore_views(pool, slot);
 }
 
 const struct mrs_repair_ops mrs_object_repair = {

@@ -18,6 +18,7 @@
 #include "object/internal.h"
 #include "object/share.h"
 #include "view/mailbox.h"
+#include "view/registry.h"
 
 #define CUT_NS 2000000000ll /* a process that does not answer stands still */
 
@@ -105,11 +106,11 @@ static int check_held(struct morsel *morsel, uint64_t bytes)
 	mrs_users_scan(morsel->pool, morsel->cell, NULL, &users);
 	if (users.held_page <= mrs_pages_in(bytes))
 		return 0;
-	return mrs_fail(-EBUSY,
-			"cannot shrink to %llu bytes: somebody views it up to byte %llu for work that "
-			"is under way (reading, filling, advising); try again when that is done",
-			(unsigned long long)bytes,
-			(unsigned long long)(users.held_page * MRS_PAGE_BYTES));
+	return mrs_fail(
+		-EBUSY,
+		"cannot shrink to %llu bytes: somebody views it up to byte %llu for work that "
+		"is under way (reading, filling, advising); try again when that is done",
+		(unsigned long long)bytes, (unsigned long long)(users.held_page * MRS_PAGE_BYTES));
 }
 
 static int ask_viewers(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_slot_set *who,
@@ -134,6 +135,17 @@ static int ask_twice(struct morsel *morsel, struct mrs_txn *txn, uint64_t page)
 	return rc;
 }
 
+/* Who is retargeting pages there, and had seen the larger size, goes on to his end: retarget.c, 2.
+ */
+static int outwait_retargets(struct morsel *morsel, uint64_t page)
+{
+	bool parked = mrs_txn_park(morsel->pool);
+	int rc = mrs_registry_settle(morsel->pool, morsel->cell, page, UINT64_MAX);
+
+	mrs_txn_unpark(morsel->pool, parked);
+	return rc;
+}
+
 static void undo_cut(struct morsel *morsel, struct mrs_txn *txn, uint64_t had, uint64_t page)
 {
 	struct mrs_slot_set who;
@@ -146,6 +158,52 @@ static void undo_cut(struct morsel *morsel, struct mrs_txn *txn, uint64_t had, u
 	ask_viewers(morsel, txn, &who, page, 2);
 }
 
+/* The record's handle, for who cleans up after us: views may have been cut, and nothing came of it.
+ */
+#define UNDONE(intent) (&(intent)->arg[3])
+
+void mrs_resize_undo(struct morsel *morsel, struct mrs_txn *txn)
+{
+	uint64_t had = txn->intent->arg[0], asked = txn->intent->arg[1];
+
+	if (asked >= had || mrs_load_acquire(&morsel->record->bytes) != asked)
+		return;
+	mrs_store_release(&morsel->record->bytes, had);
+	version_next(morsel->record);
+	mrs_store_release(UNDONE(txn->intent), morsel->cell);
+}
+
+/* One resize that was undone, in a transition of one's own. */
+static void restore_views(struct morsel_pool *pool, mrs_cell cell)
+{
+	struct mrs_slot_set who;
+	struct morsel morsel;
+	struct mrs_txn txn;
+
+	if (!mrs_handle_init(&morsel, pool, cell) ||
+	    mrs_txn_begin_patiently(pool, MRS_INTENT_OTHER, &txn))
+		return;
+	/* Whatever page it was: what lies inside the morsel is its views' again. */
+	mrs_mail_viewers(pool, cell, 0, MRS_SLOTS, &who);
+	ask_viewers(&morsel, &txn, &who, 0, 2);
+	mrs_txn_end(&txn);
+}
+
+void mrs_resize_restore_views(struct morsel_pool *pool, unsigned slot)
+{
+	struct mrs_intent *intent = mrs_pool_slot(pool, slot)->intent;
+	mrs_cell undone[MRS_INTENTS_PER_SLOT];
+
+	/* All before the first transition, which may be one of this slot's. */
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+		undone[i] = mrs_load_acquire(UNDONE(&intent[i]));
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+		if (undone[i])
+			restore_views(pool, undone[i]);
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+		mrs_store_release(UNDONE(&intent[i]), 0);
+}
+
 static int cut_views(struct morsel *morsel, struct mrs_txn *txn, uint64_t had)
 {
 	uint64_t bytes = mrs_load_acquire(&morsel->record->bytes);
@@ -155,6 +213,8 @@ static int cut_views(struct morsel *morsel, struct mrs_txn *txn, uint64_t had)
 
 	if (!rc) {
 		rc = ask_twice(morsel, txn, page);
+		if (!rc)
+			rc = outwait_retargets(morsel, page);
 		snprintf(why, sizeof(why), "%s", rc ? morsel_errormsg() : "");
 		if (rc)
 			undo_cut(morsel, txn, had, page);
@@ -192,9 +252,9 @@ static int shrink(struct morsel *morsel, struct mrs_txn *txn, uint64_t bytes)
 }
 
 /*
- * Pages at the edge between the smaller size and the larger: some of them are zeroed in place, and the
- * tables on the way to them lose or gain entries. So a morsel that shares them with a clone gets its
- * own before; and no clone comes between from when the record is locked.
+ * Pages at the edge between the smaller size and the larger: some of them are zeroed in place, and
+ * the tables on the way to them lose or gain entries. So a morsel that shares them with a clone
+ * gets its own before; and no clone comes between from when the record is locked.
  */
 static void find_edge(struct morsel *morsel, uint64_t bytes, uint64_t *page, uint64_t *pages)
 {

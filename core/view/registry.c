@@ -146,7 +146,7 @@ static bool intent_overlaps(const struct range *range, const struct mrs_intent *
 		return is_same_family(range, mrs_load_acquire(&intent->cell[0]));
 	case MRS_INTENT_RETARGET:
 		page = mrs_load_acquire(&intent->page);
-		count = mrs_load_acquire(&intent->count) << MRS_HUGE_ORDER;
+		count = mrs_max(mrs_load_acquire(&intent->count), 1ull << MRS_HUGE_ORDER);
 		return page < range->end && range->first < page + count &&
 		       is_same_family(range, mrs_load_acquire(&intent->cell[0]));
 	default:
