@@ -29,6 +29,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/trace.h"
 #include "object/evict.h"
 #include "object/internal.h"
 #include "object/retarget.h"
@@ -666,6 +667,7 @@ int mrs_evict_range(struct morsel *morsel, uint64_t page, uint64_t pages, bool s
 	mrs_pool_may_exceed(true);
 	rc = mrs_evict_job(&job);
 	mrs_pool_may_exceed(false);
+	MRS_TRACE(evict, morsel->record->id, page, pages, job.evicted);
 	if (!rc || job.evicted)
 		*evicted = job.evicted;
 	return rc;

@@ -22,6 +22,7 @@
  */
 #include <errno.h>
 
+#include "base/trace.h"
 #include "object/bring.h"
 #include "object/internal.h"
 #include "object/share.h"
@@ -376,5 +377,6 @@ int mrs_fault(struct morsel *morsel, const struct mrs_window *window, uint64_t p
 		rc = (kind & ~MRS_FAULT_TRY) == MRS_FAULT_PROTECTED ? protected(&t) : missing(&t);
 	} while (rc == -EAGAIN && !t.try);
 	MRS_PROBE("fault.served");
+	MRS_TRACE(fault, morsel->record->id, page, (int)t.write, rc);
 	return rc;
 }

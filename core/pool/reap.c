@@ -16,6 +16,7 @@
 
 #include "base/atomic.h"
 #include "base/probe.h"
+#include "base/trace.h"
 #include "object/object.h"
 #include "pool/internal.h"
 #include "pool/property.h"
@@ -385,6 +386,7 @@ static void finish_slot(struct morsel_pool *pool, unsigned slot)
 	MRS_PROBE("pool.reap.returned");
 	mrs_object_repair.drop_open(pool, slot);
 	MRS_PROBE("pool.reap.dropped");
+	MRS_TRACE(reap, slot, mrs_load_relaxed32(&mrs_pool_slot(pool, slot)->pid));
 	mrs_fetch_add(&mrs_pool_state(pool)->reaped, 1);
 	/* Pairs with the acquire in try_free_slot(): the next owner sees a repaired slot. */
 	mrs_store_release(word,

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/probe.h"
+#include "base/trace.h"
 #include "view/internal.h"
 
 /* ---- slots ---- */
@@ -342,6 +343,7 @@ int morsel_view_invalidate(struct morsel_view *view, uint64_t offset, uint64_t b
 		mrs_ranges_reserve(&view->missing);
 	}
 	MRS_PROBE("view.invalidate.end");
+	MRS_TRACE(invalidate, view->target.morsel_id, offset, bytes);
 	pthread_mutex_unlock(&view->lock);
 	return rc;
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/probe.h"
+#include "base/trace.h"
 #include "view/cpu.h"
 #include "view/internal.h"
 #include "view/mailbox.h"
@@ -455,6 +456,8 @@ int mrs_view_make(struct morsel *morsel, struct morsel_backend *backend, void *d
 		goto withdraw;
 	mrs_fetch_add32(&morsel->views, 1);
 	mrs_fetch_add32(&backend->views, 1);
+	MRS_TRACE(map, view->target.morsel_id, (uintptr_t)view->target.addr, view->target.offset,
+		  view->target.bytes);
 	rc = populate(view);
 	if (rc)
 		morsel_view_destroy(view);
