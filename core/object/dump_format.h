@@ -200,6 +200,7 @@ struct mrs_dump_held {
 	struct morsel_view *view[MRS_DUMP_BATCH];
 	struct morsel_grant grant[MRS_DUMP_BATCH];
 	unsigned views;
+	uint64_t first, end; /* pages that the last of them grants */
 };
 
 /* Must it be reached under grants, because somebody may move or evict it? */

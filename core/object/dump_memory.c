@@ -38,32 +38,65 @@ static int gather_piece(void *ctx, uint64_t offset, void *memory, uint64_t bytes
 	return 0;
 }
 
-static int hold_by_grant(struct mrs_dump_held *held, uint64_t page, uint64_t pages,
-			 struct mrs_dump_piece *piece, unsigned *count)
+/* The end of the pages from page on that have frames, as far as a batch goes. */
+static uint64_t mapped_end(struct morsel *morsel, uint64_t page, uint64_t pages)
+{
+	uint64_t limit =
+		mrs_min(page + MRS_DUMP_BATCH * MRS_DUMP_CHUNK_PAGES, mrs_morsel_pages(morsel));
+	uint64_t end = page + pages;
+	struct mrs_run run;
+
+	while (end < limit && !mrs_table_lookup(&morsel->table, end, limit - end, &run) &&
+	       run.mapped)
+		end += run.pages;
+	return end;
+}
+
+/* A view from page on, of what follows it without a hole, and a grant of all of it. */
+static int add_view(struct mrs_dump_held *held, uint64_t page, uint64_t pages)
 {
 	/* Views of hugetlb memory are made of whole blocks. */
 	uint64_t first = mrs_round_down(page, mrs_pool_block_frames(held->morsel->pool));
-	uint64_t skip = (page - first) * MRS_PAGE_BYTES, bytes = pages * MRS_PAGE_BYTES;
+	uint64_t skip = (page - first) * MRS_PAGE_BYTES;
+	uint64_t end = mapped_end(held->morsel, page, pages) * MRS_PAGE_BYTES;
 	int access = held->write ? MORSEL_READ | MORSEL_WRITE : MORSEL_READ;
 	struct morsel_map_opts opts = {
 		.size = sizeof(opts), .access = (uint32_t)access, .offset = first * MRS_PAGE_BYTES};
-	struct morsel_grant *grant = &held->grant[held->views];
 	struct morsel_view *view;
 	int rc;
 
 	MRS_CHECK(held->views < MRS_DUMP_BATCH);
 	/* The last page counts as far as the morsel goes. */
-	opts.bytes = mrs_min(skip + bytes, mrs_morsel_bytes(held->morsel) - opts.offset);
+	opts.bytes = mrs_min(end, mrs_morsel_bytes(held->morsel)) - opts.offset;
 	rc = morsel_map(held->morsel, &opts, &view);
 	if (rc)
 		return rc;
-	rc = morsel_acquire(view, skip, opts.bytes - skip, access, grant);
+	rc = morsel_acquire(view, skip, opts.bytes - skip, access, &held->grant[held->views]);
 	if (rc) {
 		morsel_view_destroy(view);
 		return rc;
 	}
+	held->first = page;
+	held->end = end / MRS_PAGE_BYTES;
 	held->view[held->views++] = view;
-	piece[(*count)++] = (struct mrs_dump_piece){.memory = grant->addr, .bytes = bytes};
+	return 0;
+}
+
+static int hold_by_grant(struct mrs_dump_held *held, uint64_t page, uint64_t pages,
+			 struct mrs_dump_piece *piece, unsigned *count)
+{
+	unsigned char *memory;
+
+	if (!held->views || page < held->first || page + pages > held->end) {
+		int rc = add_view(held, page, pages);
+
+		if (rc)
+			return rc;
+	}
+	memory = held->grant[held->views - 1].addr;
+	piece[(*count)++] =
+		(struct mrs_dump_piece){.memory = memory + (page - held->first) * MRS_PAGE_BYTES,
+					.bytes = pages * MRS_PAGE_BYTES};
 	return 0;
 }
 
