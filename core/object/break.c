@@ -23,9 +23,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "object/break.h"
 #include "object/internal.h"
-#include "object/share.h"
 #include "pool/property.h"
+#include "swap/swap.h"
 #include "view/follow.h"
 #include "view/registry.h"
 
@@ -446,6 +447,8 @@ static void give_up_old(struct page *page)
 		return;
 	}
 	MRS_PROBE("break.page.last");
+	for (uint64_t i = 0; i < pages_of(page); i++)
+		mrs_swap_forget(txn, page->old + i);
 	mrs_pool_unback(txn->pool, page->old, pages_of(page));
 	mrs_txn_put_end(txn);
 }
@@ -457,6 +460,8 @@ static void link_page(struct page *page)
 	uint64_t entry =
 		mrs_entry_make(MRS_ENTRY_MAPPED, page->leaf.level, page->frame) | MRS_ENTRY_DIRTY;
 
+	/* Of a huge page: a table that was kept for splitting it, which nobody will. */
+	mrs_place_drop_deposit(txn, page->old);
 	mrs_txn_put_begin(txn, page->order, page->old);
 	MRS_PROBE("break.page.named");
 	/* Release: who finds the frame finds its content. */
@@ -514,6 +519,11 @@ unget:
 	return rc;
 }
 
+static uint64_t granule_of(const struct morsel *morsel)
+{
+	return mrs_record_granule(morsel->pool, mrs_load_relaxed(&morsel->record->state));
+}
+
 /* The tables on the way are private. 0: the page is, or there is none; *pages were looked at. */
 static int break_leaf(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf)
 {
@@ -525,6 +535,7 @@ static int break_leaf(struct morsel *morsel, struct mrs_txn *txn, const struct m
 		.old = mrs_entry_frame(leaf->entry),
 	};
 	uint64_t seen = leaf->entry;
+	int rc;
 
 	if (!leaf->place || !(seen & MRS_ENTRY_SHARED))
 		return 0;
@@ -539,8 +550,12 @@ static int break_leaf(struct morsel *morsel, struct mrs_txn *txn, const struct m
 		return mrs_fail(-EIO, "page %llu has lost its content",
 				(unsigned long long)leaf->page);
 	default:
-		return replace_page(&page);
+		break;
 	}
+	if (pages_of(&page) <= granule_of(morsel))
+		return replace_page(&page);
+	rc = mrs_share_split(morsel, txn, leaf);
+	return rc ? rc : -EAGAIN;
 }
 
 /* One page, or the huge page around it; *next is the page after what was made private. */
@@ -582,6 +597,7 @@ void mrs_share_repair(struct mrs_txn *txn)
 	const struct mrs_intent *intent = txn->intent;
 	uint64_t *entries;
 
+	mrs_share_split_repair(txn);
 	if (!intent->leaf)
 		return;
 	entries = mrs_object_table_ops.at(txn->pool, intent->leaf >> 9);

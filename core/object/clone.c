@@ -328,6 +328,8 @@ static int share(struct morsel *source, struct morsel *clone, struct mrs_txn *tx
 {
 	int rc;
 
+	/* Before anything is shared: while it is 0 nobody looks for what is. */
+	mrs_fetch_add(&mrs_pool_state(source->pool)->count[MRS_COUNT_CLONES], 1);
 	inherit(source, clone, sealed);
 	rc = share_meta(source, clone, txn);
 	return rc ? rc : share_root(source, clone, txn);
@@ -360,15 +362,6 @@ static int cut(struct morsel *source, struct morsel *clone, struct mrs_txn *txn,
 	return rc;
 }
 
-/* A run becomes a table first, of leafs that single pages can be taken out of. */
-static int shape(struct morsel *source, struct mrs_txn *txn)
-{
-	struct mrs_table table = source->table;
-
-	table.small_leaves = true;
-	return mrs_table_expand(&table, txn);
-}
-
 static int clone_locked(struct morsel *source, struct morsel *clone, bool sealed)
 {
 	struct mrs_txn txn;
@@ -380,14 +373,12 @@ static int clone_locked(struct morsel *source, struct morsel *clone, bool sealed
 	MRS_PROBE("clone.noted");
 	rc = check_plain_views(source);
 	if (!rc)
-		rc = shape(source, &txn);
+		rc = mrs_place_shape(source, &txn);
 	if (!rc)
 		rc = mrs_prop_reserve(&txn, 2);
 	if (!rc)
 		rc = cut(source, clone, &txn, sealed);
 	mrs_record_unlock(source, &txn);
-	if (!rc)
-		mrs_fetch_add(&mrs_pool_state(source->pool)->count[MRS_COUNT_CLONES], 1);
 	return rc;
 }
 

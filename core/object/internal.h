@@ -159,6 +159,10 @@ int mrs_fill_new(struct morsel *morsel, struct mrs_txn *txn, uint64_t first, uin
 int mrs_place_back(struct morsel *morsel, struct mrs_txn *txn, uint64_t first, uint64_t end);
 /* Gives everything at and beyond page back; backed tells whether memory may be behind it. */
 void mrs_place_trim(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, bool backed);
+/* Forgets what is kept of frames that are about to go: slots on swap targets, tables for splits. */
+void mrs_place_forget(struct mrs_txn *txn, uint64_t frame, unsigned order);
+/* The table that was kept for the split of a huge leaf; nothing is being put. */
+void mrs_place_drop_deposit(struct mrs_txn *txn, uint64_t frame);
 /* Can these frames be had, at this moment? */
 bool mrs_place_is_free(struct morsel_pool *pool, uint64_t frame, unsigned order);
 /* Gives one block back that was got and not linked. */

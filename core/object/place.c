@@ -152,10 +152,11 @@ struct trim {
 	unsigned since;
 	bool backed;
 	bool coherent; /* its pages may have properties */
+	uint64_t released;
 };
 
 /* The table that was kept for the split of a huge leaf that goes. */
-static void drop_deposit(struct mrs_txn *txn, uint64_t frame)
+void mrs_place_drop_deposit(struct mrs_txn *txn, uint64_t frame)
 {
 	struct mrs_prop deposit;
 
@@ -169,14 +170,14 @@ static void drop_deposit(struct mrs_txn *txn, uint64_t frame)
 }
 
 /* What is known of the frames goes before they do: their slots on swap targets, and kept tables. */
-static void forget(struct mrs_txn *txn, uint64_t frame, unsigned order)
+void mrs_place_forget(struct mrs_txn *txn, uint64_t frame, unsigned order)
 {
 	uint64_t huge = 1ull << MRS_HUGE_ORDER;
 
 	for (uint64_t i = 0; i < 1ull << order; i++)
 		mrs_swap_forget(txn, frame + i);
 	for (uint64_t i = 0; order >= MRS_HUGE_ORDER && i < 1ull << order; i += huge)
-		drop_deposit(txn, frame + i);
+		mrs_place_drop_deposit(txn, frame + i);
 	MRS_PROBE("place.forgotten");
 }
 
@@ -187,10 +188,54 @@ static void trim_release(void *ctx, uint64_t frame, unsigned order)
 
 	breathe(trim->txn, &trim->since);
 	if (trim->coherent)
-		forget(trim->txn, frame, order);
+		mrs_place_forget(trim->txn, frame, order);
 	if (trim->backed)
 		mrs_pool_unback(trim->morsel->pool, frame, 1ull << order);
 	mrs_fetch_sub(&trim->morsel->record->allocated, 1ull << order);
+	trim->released += 1ull << order;
+}
+
+struct beyond {
+	uint64_t page, pages; /* pages allocated at and beyond page */
+};
+
+static int count_beyond(void *ctx, const struct mrs_leaf *entry, bool is_table)
+{
+	struct beyond *beyond = ctx;
+	uint64_t end = entry->page + (1ull << MRS_HUGE_ORDER * entry->level);
+
+	if (end <= beyond->page)
+		return is_table ? MRS_TABLE_SKIP : 0;
+	if (!is_table)
+		beyond->pages += end - mrs_max(entry->page, beyond->page);
+	return 0;
+}
+
+/*
+ * What others have too goes in one piece, of which nobody is told how many pages it has. The tables on
+ * the way to its edge are the morsel's own: resize.c.
+ */
+static int trim_shared(struct trim *trim, uint64_t page)
+{
+	struct mrs_table *table = &trim->morsel->table;
+	struct beyond beyond = {.page = page};
+	int rc;
+
+	mrs_table_each_entry(table, count_beyond, &beyond);
+	rc = mrs_table_trim(table, trim->txn, page, trim_release, trim);
+	if (!rc)
+		mrs_fetch_sub(&trim->morsel->record->allocated, beyond.pages - trim->released);
+	return rc;
+}
+
+static int trim_from(struct trim *trim, uint64_t page)
+{
+	const struct mrs_state *state = mrs_pool_state(trim->morsel->pool);
+
+	if (trim->coherent && mrs_load_acquire(&state->count[MRS_COUNT_CLONES]) &&
+	    mrs_entry_state(mrs_load_acquire(trim->morsel->table.root)) == MRS_ENTRY_TABLE)
+		return trim_shared(trim, page);
+	return mrs_table_trim(&trim->morsel->table, trim->txn, page, trim_release, trim);
 }
 
 void mrs_place_trim(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, bool backed)
@@ -205,8 +250,7 @@ void mrs_place_trim(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, b
 
 	/* Without a frame for splitting a large page, the large page stays. */
 	for (size_t i = 0; i < mrs_array_length(coarser); i++)
-		if (mrs_table_trim(&morsel->table, txn, mrs_round_up(page, 1ull << coarser[i]),
-				   trim_release, &trim) != -ENOSPC)
+		if (trim_from(&trim, mrs_round_up(page, 1ull << coarser[i])) != -ENOSPC)
 			return;
 }
 

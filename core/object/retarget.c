@@ -61,6 +61,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "object/break.h"
 #include "object/internal.h"
 
 #define ENTRIES	     512u
@@ -317,6 +318,26 @@ static int split_giant(struct mrs_retarget *batch, const struct mrs_leaf *leaf)
 	return -EAGAIN;
 }
 
+/* A leaf that would have to be split, and that relatives link too: all of them get the pieces. */
+static bool must_split_for_all(const struct mrs_retarget *batch, const struct mrs_leaf *leaf)
+{
+	return leaf->level && leaf->place && leaf->entry & MRS_ENTRY_SHARED &&
+	       (leaf->level == 2 || mrs_entry_state(leaf->entry) == MRS_ENTRY_EVICTED) &&
+	       mrs_share_has_others(batch->morsel->pool, mrs_entry_frame(leaf->entry));
+}
+
+/* -EAGAIN when it is done, or somebody was in the way. */
+static int split_for_all(struct mrs_retarget *batch, const struct mrs_leaf *leaf)
+{
+	int rc;
+
+	mrs_store_release32(&batch->txn.intent->step,
+			    MRS_RETARGET_BREAK << 8 | MRS_RETARGET_LOCKING);
+	rc = mrs_share_split(batch->morsel, &batch->txn, leaf);
+	mrs_txn_end(&batch->txn);
+	return rc ? rc : -EAGAIN;
+}
+
 /*
  * Announces, and finds the leaf at page: 0, and the transition is open; -ENOENT: nothing there to
  * lock up to *next, and no transition.
@@ -332,6 +353,12 @@ static int find(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_t pag
 		if (rc)
 			return rc;
 		rc = mrs_table_leaf(&morsel->table, page, leaf);
+		if (!rc && must_split_for_all(batch, leaf)) {
+			rc = split_for_all(batch, leaf);
+			if (rc == -EAGAIN)
+				continue;
+			return rc;
+		}
 		if (!rc && leaf->level == 2 && leaf->place && is_leaf(leaf->entry)) {
 			rc = split_giant(batch, leaf);
 			if (rc == -EAGAIN)

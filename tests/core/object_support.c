@@ -143,7 +143,7 @@ uint64_t object_differs(struct morsel *morsel, uint64_t seed, uint64_t offset, u
 {
 	struct pattern pattern = {.seed = seed, .wrong = UINT64_MAX};
 
-	assert_ok(mrs_content_each(morsel, offset, bytes, UINT64_MAX, pattern_piece, &pattern));
+	assert_ok(mrs_content_look(morsel, offset, bytes, UINT64_MAX, pattern_piece, &pattern));
 	return pattern.wrong;
 }
 
@@ -156,7 +156,7 @@ static int zero_piece(void *ctx, uint64_t offset, void *memory, uint64_t bytes)
 
 bool object_is_zero(struct morsel *morsel, uint64_t offset, uint64_t bytes)
 {
-	return !mrs_content_each(morsel, offset, bytes, UINT64_MAX, zero_piece, NULL);
+	return !mrs_content_look(morsel, offset, bytes, UINT64_MAX, zero_piece, NULL);
 }
 
 const char *object_file(const char *name, uint64_t seed, uint64_t bytes)

@@ -1,0 +1,1 @@
+morsel_test(NAME core_object_clone SOURCES object_clone_test.c object_support.c LABELS unit)
