@@ -1,0 +1,1 @@
+morsel_fuzz(NAME fuzz_dump SOURCES dump_fuzz.c)
