@@ -6,8 +6,8 @@
  *  1 The leaves are locked (retarget.c); a full fence; then the pins, the morsel's epoch and the
  *    views are read, in this order. Who publishes a view or pin later waits for our intent
  *    (registry.h). Pinned leaves are given up. The epoch after the pins: a view that is mapped anew
- *    (remap.c) counts it up under a pin, and loses its protections before the pin is gone. The epoch
- *    before the views: one that is not seen has not counted it up either.
+ *    (remap.c) counts it up under a pin, and loses its protections before the pin is gone. The
+ * epoch before the views: one that is not seen has not counted it up either.
  *
  *  2 A page is clean if its entry is not DIRTY and its SWAP property is of this epoch: no writable
  *    view came since it was saved; those there were had been write-protected for the saving; and
@@ -57,6 +57,9 @@ struct evict {
 	bool clean_only; /* asked for, or saving has failed: only what need not be saved goes */
 
 	uint64_t dirty[BATCH_WORDS]; /* bit per leaf: some page of it must be saved */
+	/* Of a thin morsel: nothing is in it. It loses what memory was reserved, and stays MAPPED.
+	 */
+	uint64_t hollow[BATCH_WORDS];
 
 	/* What was found out of the file last: frames [asked, hole) have no content, up to content
 	 * do. */
@@ -329,10 +332,27 @@ static const void *content_of(struct evict *e, uint64_t frame)
 	return frame < e->hole ? NULL : mrs_pool_at(e->pool, frame, 1);
 }
 
+/* Where frames may lack memory a page without content needs no slot to be known as zeros. */
+static bool is_hollow(struct evict *e, uint64_t frame, uint64_t span)
+{
+	uint64_t state = mrs_load_acquire(&e->job->morsel->record->state);
+
+	if (!(state & MRS_RECORD_THIN) || e->job->discard)
+		return false;
+	for (uint64_t k = 0; k < span; k++)
+		if (content_of(e, frame + k))
+			return false;
+	return true;
+}
+
 static void gather_leaf(struct evict *e, unsigned i)
 {
 	uint64_t entry = e->batch.before[i], frame = mrs_entry_frame(entry);
 
+	if (is_hollow(e, frame, leaf_span(e))) {
+		e->hollow[i / 64] |= 1ull << i % 64;
+		return;
+	}
 	for (uint64_t k = 0; k < leaf_span(e); k++) {
 		unsigned n = e->saves;
 
@@ -498,6 +518,10 @@ static void settle_row(struct evict *e, unsigned first, unsigned end, int rc)
 		uint64_t clean = entry & ~MRS_ENTRY_DIRTY;
 		bool lost = false;
 
+		if (e->hollow[i / 64] >> i % 64 & 1) {
+			mrs_retarget_set(&e->batch, i, entry);
+			continue;
+		}
 		if (!rc && is_hole(e, frame, leaf_span(e))) {
 			uint64_t state = (uint64_t)MRS_ENTRY_EVICTED << MRS_ENTRY_STATE_SHIFT;
 
@@ -577,6 +601,7 @@ static bool look_around(struct evict *e)
 static void evict_batch(struct evict *e)
 {
 	memset(e->dirty, 0, sizeof(e->dirty));
+	memset(e->hollow, 0, sizeof(e->hollow));
 	e->saves = 0;
 	if (!look_around(e)) {
 		mrs_retarget_abort(&e->batch);
@@ -627,6 +652,8 @@ static int outcome(const struct evict *e)
 {
 	if (e->job->evicted && !e->job->strict)
 		return 0;
+	if (e->job->quiet)
+		return e->failed ? e->failed : e->pinned ? -EBUSY : 0;
 	if (e->failed)
 		return mrs_fail(e->failed, "%s", e->words);
 	return e->pinned ? mrs_evict_pinned(e->pool, &e->by, &e->pin) : 0;
@@ -635,13 +662,15 @@ static int outcome(const struct evict *e)
 int mrs_evict_job(struct mrs_evict_job *job)
 {
 	struct morsel *morsel = job->morsel;
-	struct evict e = {.pool = morsel->pool, .job = job, .clean_only = job->clean_only};
+	struct evict e = {.pool = morsel->pool,
+			  .job = job,
+			  .coherence = mrs_morsel_coherence(morsel),
+			  .clean_only = job->clean_only};
 	uint64_t end = mrs_min(job->page + job->pages, mrs_morsel_pages(morsel)), next;
-	int rc = mrs_evict_check(morsel);
+	int rc = 0;
 
-	if (rc)
-		return rc;
-	e.coherence = mrs_morsel_coherence(morsel);
+	if (!e.coherence)
+		return 0;
 	for (uint64_t page = job->page; !rc && page < end; page = e.full ? e.full - 1 : next) {
 		e.wanted = e.full = 0;
 		next = end;
@@ -662,12 +691,13 @@ int mrs_evict_range(struct morsel *morsel, uint64_t page, uint64_t pages, bool s
 {
 	struct mrs_evict_job job = {
 		.morsel = morsel, .page = page, .pages = pages, .strict = strict};
-	int rc;
+	int rc = mrs_evict_check(morsel);
 
+	if (rc)
+		return rc;
 	mrs_pool_may_exceed(true);
 	rc = mrs_evict_job(&job);
 	mrs_pool_may_exceed(false);
-	MRS_TRACE(evict, morsel->record->id, page, pages, job.evicted);
 	if (!rc || job.evicted)
 		*evicted = job.evicted;
 	return rc;

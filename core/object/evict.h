@@ -14,6 +14,7 @@ struct mrs_evict_job {
 	uint64_t pages;
 	bool strict;	 /* an error if anything stays */
 	bool clean_only; /* only what need not be saved */
+	bool quiet;	 /* no words: nobody has asked for these very pages */
 	/*
 	 * Content is not wanted: instead of being saved it becomes zeros, also where it is evicted.
 	 * Leaves that are not wholly in the range stay.
@@ -25,7 +26,8 @@ struct mrs_evict_job {
 };
 
 /*
- * In a thread that mrs_pool_may_exceed(), in the pager; a discard in any process. Errors as of
+ * The morsel may be a handle without an open entry (mrs_handle_init()): it can be freed meanwhile, and
+ * then is not there any more. In a thread that mrs_pool_may_exceed(), in the pager; a discard in any process. Errors as of
  * mrs_evict_range(); job->evicted is set with them, too.
  */
 int mrs_evict_job(struct mrs_evict_job *job);
@@ -39,6 +41,8 @@ int mrs_evict_pinned(struct morsel_pool *pool, const struct mrs_seen_view *by,
 
 /* mrs_evict_make_room() for who is in no signal handler: sees to it that there is a pager. */
 int mrs_evict_room_for(struct morsel_pool *pool, uint64_t frames, int64_t ns);
+/* What of the resident pages can be evicted, and what is pinned: a look, in passing. */
+void mrs_evict_stays(struct morsel_pool *pool, struct mrs_pool_stays *sum);
 /* Moves a futex word on and wakes who sleeps on it. */
 void mrs_evict_ring(uint32_t *bell);
 int64_t mrs_evict_now_ns(void);

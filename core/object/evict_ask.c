@@ -120,6 +120,68 @@ int mrs_evict_room_for(struct morsel_pool *pool, uint64_t frames, int64_t ns)
 	return rc ? -ENOSPC : 0;
 }
 
+/* ---- what stays ---- */
+
+struct stays {
+	struct morsel_pool *pool;
+	struct mrs_pool_stays *sum;
+};
+
+static uint64_t mapped_pages(struct morsel *morsel, uint64_t page, uint64_t end)
+{
+	uint64_t count = 0;
+	struct mrs_leaf leaf;
+
+	while (page < end && !mrs_table_leaf(&morsel->table, page, &leaf)) {
+		uint64_t next = leaf.page + (1ull << MRS_HUGE_ORDER * leaf.level);
+
+		next = mrs_min(mrs_max(next, page + 1), end);
+		count += mrs_entry_state(leaf.entry) == MRS_ENTRY_MAPPED ? next - page : 0;
+		page = next;
+	}
+	return count;
+}
+
+/* Pages [page, end), halved until they are pinned as a whole, or by nobody. */
+static uint64_t pinned_pages(struct morsel *morsel, uint64_t family, uint64_t page, uint64_t end)
+{
+	uint64_t middle = page + (end - page) / 2;
+	struct mrs_seen_view by;
+	struct mrs_pin pin;
+
+	if (!mrs_registry_pinned(morsel->pool, family, page, end, &by, &pin))
+		return 0;
+	if (middle == page || (pin.first_plus_1 - 1 <= page && pin.end >= end))
+		return mapped_pages(morsel, page, end);
+	return pinned_pages(morsel, family, page, middle) +
+	       pinned_pages(morsel, family, middle, end);
+}
+
+static int add_stays(void *ctx, mrs_cell cell, void *memory)
+{
+	struct stays *stays = ctx;
+	struct morsel morsel;
+	uint64_t end, mapped, pinned = 0;
+
+	if (!mrs_handle_init(&morsel, stays->pool, cell) || !mrs_morsel_is_evictable(&morsel))
+		return 0;
+	end = mrs_morsel_pages(&morsel);
+	mapped = mapped_pages(&morsel, 0, end);
+	if (mrs_morsel_coherence(&morsel) && mapped)
+		pinned = pinned_pages(&morsel, mrs_morsel_coherence(&morsel)->family, 0, end);
+	stays->sum->pinned += pinned;
+	stays->sum->evictable += mapped - mrs_min(pinned, mapped);
+	return 0;
+}
+
+void mrs_evict_stays(struct morsel_pool *pool, struct mrs_pool_stays *sum)
+{
+	struct stays stays = {.pool = pool, .sum = sum};
+
+	*sum = (struct mrs_pool_stays){0};
+	mrs_cell_each(mrs_pool_cells(pool), MRS_CELL_RECORD, add_stays, &stays);
+}
+
 /* ---- asked for: by advice, through the pager ---- */
 
 /* What one letter asks for, and how long it may take. */
@@ -131,8 +193,9 @@ int mrs_evict_room_for(struct morsel_pool *pool, uint64_t frames, int64_t ns)
 int mrs_evict_serve(struct morsel_pool *pool, uint32_t op, uint64_t record, uint64_t first,
 		    uint64_t count, uint64_t *arg)
 {
-	struct morsel *morsel;
-	uint64_t evicted = 0;
+	struct morsel morsel;
+	struct mrs_evict_job job = {
+		.morsel = &morsel, .page = first, .pages = count, .quiet = true};
 	int rc;
 
 	if (op == MRS_REQUEST_ROOM) {
@@ -141,12 +204,12 @@ int mrs_evict_serve(struct morsel_pool *pool, uint32_t op, uint64_t record, uint
 	}
 	if (op != MRS_REQUEST_EVICT)
 		return -EOPNOTSUPP;
-	rc = mrs_handle_open(pool, record, &morsel);
-	if (rc)
-		return rc == -EAGAIN ? -ENOENT : rc;
-	rc = mrs_evict_range(morsel, first, count, false, &evicted);
-	*arg = evicted;
-	morsel_close(morsel);
+	if (!mrs_handle_init(&morsel, pool, record))
+		return -ENOENT;
+	mrs_pool_may_exceed(true);
+	rc = mrs_evict_job(&job);
+	mrs_pool_may_exceed(false);
+	*arg = job.evicted;
 	return rc;
 }
 

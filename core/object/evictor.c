@@ -38,6 +38,7 @@ struct chunk {
 	mrs_cell record;
 	uint64_t page, pages;
 	int64_t dropped_ns; /* 0: it has no second chance */
+	uint64_t round;	    /* of the front hand when it came there */
 };
 
 /* What a pager's thread remembers from tick to tick. All of it may be lost. */
@@ -47,10 +48,11 @@ struct clock {
 	unsigned count, at;
 	uint64_t listed; /* cell index + 1 of the last one listed */
 	uint64_t page;	 /* front hand in list[at] */
-	unsigned rounds; /* completed since something was evicted */
+	uint64_t rounds; /* of the front hand, completed */
+	uint64_t gained; /* round of the chunk in which something was evicted last */
 	struct chunk queue[QUEUE];
 	unsigned first, queued;
-	int64_t back_off_ns, not_before_ns;
+	int64_t back_off_ns, tried_ns;
 	struct mrs_slot_set snubbed;
 	int64_t snub_end_ns;
 };
@@ -114,47 +116,50 @@ static uint64_t chunk_pages(struct morsel_pool *pool)
 	return mrs_round_down(mrs_min(mrs_max(budget, CHUNK_MIN), CHUNK_MAX), CHUNK_MIN);
 }
 
-/* Is any page of it mapped? *next is the page after what was looked at. */
-static bool has_resident(struct morsel *morsel, uint64_t page, uint64_t end, uint64_t *next)
+static int find_content(void *ctx, const struct mrs_run *run)
 {
+	return run->mapped && mrs_pool_lacks(ctx, run->frame, run->pages) < run->pages;
+}
+
+/* Is any page of [page, end) mapped, with something in it? */
+static bool has_resident(struct morsel *morsel, uint64_t page, uint64_t end)
+{
+	bool thin = mrs_load_relaxed(&morsel->record->state) & MRS_RECORD_THIN;
 	struct mrs_leaf leaf;
 
-	*next = end;
 	while (page < end) {
 		if (mrs_table_leaf(&morsel->table, page, &leaf))
 			return false;
 		if (mrs_entry_state(leaf.entry) == MRS_ENTRY_MAPPED)
-			return true;
+			return !thin || mrs_table_each_run(&morsel->table, page, end - page,
+							   find_content, morsel->pool) == 1;
 		page = leaf.page + (1ull << MRS_HUGE_ORDER * leaf.level);
 	}
-	*next = mrs_max(page, end);
 	return false;
 }
 
 /* The next chunk of the round with something in it; false if the pool has no evictable morsel. */
 static bool next_chunk(struct clock *clock, struct chunk *chunk)
 {
-	unsigned rounds = clock->rounds;
+	uint64_t rounds = clock->rounds;
 	struct morsel morsel;
 
 	while (clock->rounds <= rounds + 1) {
-		uint64_t end, next;
+		uint64_t end = 0, page, next;
 
 		if (clock->at < clock->count &&
-		    mrs_handle_init(&morsel, clock->pool, clock->list[clock->at])) {
+		    mrs_handle_init(&morsel, clock->pool, clock->list[clock->at]))
 			end = mrs_morsel_pages(&morsel);
-			while (clock->page < end) {
-				next = mrs_min(mrs_round_down(clock->page, CHUNK_MIN) +
-						       chunk_pages(clock->pool),
-					       end);
-				*chunk = (struct chunk){.record = morsel.cell,
-							.page = clock->page,
-							.pages = next - clock->page};
-				if (has_resident(&morsel, clock->page, next, &clock->page)) {
-					clock->page = next;
-					return true;
-				}
-			}
+		while (clock->page < end) {
+			page = clock->page;
+			next = mrs_round_down(page, CHUNK_MIN) + chunk_pages(clock->pool);
+			clock->page = next = mrs_min(next, end);
+			*chunk = (struct chunk){.record = morsel.cell,
+						.page = page,
+						.pages = next - page,
+						.round = clock->rounds};
+			if (has_resident(&morsel, page, next))
+				return true;
 		}
 		if (!next_record(clock))
 			return false;
@@ -221,7 +226,9 @@ static bool has_second_chance(struct clock *clock, const struct chunk *chunk)
 	struct morsel morsel;
 	uint64_t advice;
 
-	if (clock->rounds || !mrs_handle_init(&morsel, clock->pool, chunk->record))
+	/* A whole round has gained nothing. */
+	if (chunk->round > clock->gained + 1 ||
+	    !mrs_handle_init(&morsel, clock->pool, chunk->record))
 		return false;
 	coherence = mrs_morsel_coherence(&morsel);
 	advice = coherence ? mrs_load_relaxed(&coherence->advice) : 0;
@@ -265,18 +272,18 @@ static uint64_t scan_chunk(struct clock *clock, const struct chunk *chunk, uint6
 
 /* ---- the hand ---- */
 
+/* Not further than once around: a chunk that is there twice has no time between DROP and SCAN. */
 static void fill_queue(struct clock *clock)
 {
 	while (clock->queued < QUEUE) {
 		struct chunk *chunk = &clock->queue[(clock->first + clock->queued) % QUEUE];
 
+		if (clock->queued && clock->rounds > clock->queue[clock->first].round)
+			return;
 		if (!next_chunk(clock, chunk))
 			return;
 		drop_chunk(clock, chunk);
 		clock->queued++;
-		/* No more than is there: the same chunk twice has no time between DROP and SCAN. */
-		if (clock->rounds)
-			return;
 	}
 }
 
@@ -293,10 +300,15 @@ static void sleep_until(int64_t ns)
 static uint64_t evict_chunk(struct clock *clock, const struct chunk *chunk, uint64_t need)
 {
 	uint64_t spared[CHUNK_MAX / 64], count;
-	struct mrs_evict_job job = {
-		.page = chunk->page, .pages = chunk->pages, .clean_only = true, .spared = spared};
+	struct morsel morsel;
+	struct mrs_evict_job job = {.morsel = &morsel,
+				    .page = chunk->page,
+				    .pages = chunk->pages,
+				    .clean_only = true,
+				    .quiet = true,
+				    .spared = spared};
 
-	if (mrs_handle_open(clock->pool, chunk->record, &job.morsel))
+	if (!mrs_handle_init(&morsel, clock->pool, chunk->record))
 		return 0;
 	if (chunk->dropped_ns)
 		sleep_until(chunk->dropped_ns + SETTLE_NS);
@@ -311,7 +323,6 @@ static uint64_t evict_chunk(struct clock *clock, const struct chunk *chunk, uint
 		mrs_evict_job(&job);
 		job.evicted += clean;
 	}
-	morsel_close(job.morsel);
 	return job.evicted;
 }
 
@@ -320,9 +331,8 @@ static uint64_t evict_some(struct clock *clock, uint64_t need)
 	uint64_t evicted = 0;
 
 	follow_hand(clock);
-	clock->rounds = 0;
-	/* In the third round everything has been tried, and without mercy. */
-	while (evicted < mrs_min(need, TICK_PAGES) && clock->rounds < 3) {
+	clock->gained = clock->rounds;
+	while (evicted < mrs_min(need, TICK_PAGES)) {
 		struct chunk chunk;
 		uint64_t gained;
 
@@ -330,12 +340,15 @@ static uint64_t evict_some(struct clock *clock, uint64_t need)
 		if (!clock->queued)
 			break;
 		chunk = clock->queue[clock->first];
+		/* In the third round everything has been tried, and without mercy. */
+		if (chunk.round > clock->gained + 2)
+			break;
 		clock->first = (clock->first + 1) % QUEUE;
 		clock->queued--;
 		gained = evict_chunk(clock, &chunk, need - evicted);
 		evicted += gained;
 		if (gained)
-			clock->rounds = 0;
+			clock->gained = chunk.round;
 	}
 	return evicted;
 }
@@ -381,19 +394,21 @@ int64_t mrs_evictor_tick(struct morsel_pool *pool)
 {
 	struct mrs_state *state = mrs_pool_state(pool);
 	struct clock *clock = clock_for(pool);
-	uint64_t wanted = mrs_load_acquire(&state->room_wanted), need = must_go(pool, wanted),
-		 gained;
-	int64_t now = mrs_evict_now_ns(), longest = wanted ? PATIENT_NS : LAZY_NS;
+	int64_t now = mrs_evict_now_ns(), longest;
+	uint64_t wanted, need, gained;
 
-	if (need && now < mrs_min(clock->not_before_ns, now + longest) && clock->back_off_ns)
-		return mrs_min(clock->not_before_ns - now, longest);
+	longest = mrs_load_acquire(&state->room_wanted) ? PATIENT_NS : LAZY_NS;
+	if (now < clock->tried_ns + mrs_min(clock->back_off_ns, longest))
+		return clock->tried_ns + mrs_min(clock->back_off_ns, longest) - now;
 	/* Before the work: who asks during it rings for another tick. */
-	mrs_swap(&state->room_wanted, 0);
+	wanted = mrs_swap(&state->room_wanted, 0);
+	need = must_go(pool, wanted);
 	mrs_pool_may_exceed(true);
 	gained = need ? evict_some(clock, need) : 0;
 	mrs_pool_may_exceed(false);
 	MRS_PROBE("evictor.tick");
-	mrs_evict_ring(&state->room_done);
+	if (need || wanted)
+		mrs_evict_ring(&state->room_done);
 	if (!need || gained) {
 		clock->back_off_ns = 0;
 		return gained < need ? 0 : IDLE_NS;
@@ -401,7 +416,7 @@ int64_t mrs_evictor_tick(struct morsel_pool *pool)
 	/* Nothing can go: what that took is spent in rest twenty times over. */
 	clock->back_off_ns = mrs_max(2 * clock->back_off_ns, BACK_OFF_NS);
 	clock->back_off_ns = mrs_max(clock->back_off_ns, 20 * (mrs_evict_now_ns() - now));
-	clock->back_off_ns = mrs_min(clock->back_off_ns, longest);
-	clock->not_before_ns = mrs_evict_now_ns() + clock->back_off_ns;
-	return clock->back_off_ns;
+	clock->back_off_ns = mrs_min(clock->back_off_ns, LAZY_NS);
+	clock->tried_ns = mrs_evict_now_ns();
+	return mrs_min(clock->back_off_ns, longest);
 }

@@ -237,11 +237,27 @@ static int count_lacking(void *ctx, const struct mrs_run *run)
 	return 0;
 }
 
+/* The pages of the leaf that page is in. */
+static int leaf_around(struct morsel *morsel, uint64_t page, uint64_t *first, uint64_t *end)
+{
+	struct mrs_leaf leaf;
+	int rc = mrs_table_leaf(&morsel->table, page, &leaf);
+
+	*first = leaf.place ? leaf.page : page;
+	*end = leaf.place ? leaf.page + (1ull << MRS_HUGE_ORDER * leaf.level) : page + 1;
+	return rc;
+}
+
 static int fill_coherent(struct morsel *morsel, uint64_t page, uint64_t end)
 {
 	struct lack lack = {.pool = morsel->pool};
-	int rc = mrs_table_each_run(&morsel->table, page, end - page, count_lacking, &lack);
+	uint64_t first, last, past;
+	int rc = leaf_around(morsel, page, &first, &past);
 
+	if (!rc)
+		rc = leaf_around(morsel, end - 1, &last, &past);
+	if (!rc)
+		rc = mrs_table_each_run(&morsel->table, first, past - first, count_lacking, &lack);
 	if (rc || !lack.frames)
 		return rc;
 	/* An answer of no is left to mrs_pool_back(), which has the words. */

@@ -18,6 +18,7 @@
 
 #include "object/evict.h"
 #include "object/internal.h"
+#include "view/registry.h"
 #include "object/retarget.h"
 
 /* What is evicted page by page has leaves of one page from the beginning. */
@@ -219,6 +220,19 @@ static void take_apart(struct morsel *morsel, struct mrs_txn *txn)
 	mrs_txn_end(txn);
 }
 
+/* Who is retargeting pages of it without having it open goes on to his end: retarget.c, step 2. */
+static void outwait_retargets(struct morsel *morsel)
+{
+	bool parked;
+
+	if (!mrs_morsel_coherence(morsel))
+		return;
+	parked = mrs_txn_park(morsel->pool);
+	while (mrs_registry_settle(morsel->pool, morsel->cell, 0, UINT64_MAX))
+		;
+	mrs_txn_unpark(morsel->pool, parked);
+}
+
 /* A record that was never named, or is not any more. The lock is held. */
 static bool is_nameless(struct morsel *morsel)
 {
@@ -259,6 +273,7 @@ void mrs_handle_leave(struct morsel *morsel)
 		mrs_users_scan(morsel->pool, morsel->cell, morsel->open_entry, &others);
 		MRS_PROBE("free.scanned");
 		if (!others.users) {
+			outwait_retargets(morsel);
 			take_apart(morsel, &txn);
 			return;
 		}

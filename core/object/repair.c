@@ -307,5 +307,6 @@ const struct mrs_repair_ops mrs_object_repair = {
 	.referenced = mrs_check_referenced,
 	.drop_open = drop_open,
 	.make_room = mrs_evict_room_for,
+	.stays = mrs_evict_stays,
 	.walk = mrs_check_walk,
 };

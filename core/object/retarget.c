@@ -193,7 +193,9 @@ static int announce(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_t
 	mrs_full_fence(); /* A */
 	MRS_PROBE("retarget.announced");
 	end = mrs_pages_in(mrs_load_acquire(&record->bytes));
-	if (page < end && mrs_state_of(mrs_load_acquire(&record->state)) != MRS_RECORD_FREEING) {
+	/* Who has it open knows that it is there; the evictor has not. */
+	if (page < end && mrs_state_of(mrs_load_acquire(&record->state)) != MRS_RECORD_FREEING &&
+	    mrs_cell_is_current(mrs_pool_cells(morsel->pool), morsel->cell, MRS_CELL_RECORD)) {
 		*pages = mrs_min(*pages, end - page);
 		return 0;
 	}
