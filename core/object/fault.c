@@ -291,6 +291,16 @@ static int page_state(const struct touch *t, bool *shared)
 	return rc ? rc : mrs_entry_state(leaf.entry) == MRS_ENTRY_POISONED ? -EIO : 0;
 }
 
+/* The page becomes the morsel's own. Whoever waits at the mapping that was there touches anew. */
+static int break_off(const struct touch *t)
+{
+	int rc = mrs_share_break(t->morsel, t->page, 1);
+
+	if (!rc)
+		mrs_uffd_wake(t->window->fd, mrs_window_at(t->window, t->page), MRS_PAGE_BYTES);
+	return rc;
+}
+
 static int missing(struct touch *t)
 {
 	struct mrs_retarget batch;
@@ -310,12 +320,12 @@ static int missing(struct touch *t)
 	rc = serve_missing(t, &batch);
 	end(&batch);
 	if (rc == -EBUSY)
-		return mrs_share_break(t->morsel, t->page, 1);
+		return break_off(t);
 	/* It may have become poisoned while it was brought back. */
 	if (!rc)
 		rc = page_state(t, &shared);
 	if (!rc && t->write && shared && mrs_share_is_shared(t->morsel, t->page))
-		rc = mrs_share_break(t->morsel, t->page, 1);
+		rc = break_off(t);
 	return rc;
 }
 
@@ -338,7 +348,7 @@ static int protected(struct touch *t)
 		/* What is protected there may be another's frame by now. */
 		rc = serve_stale(t, &batch);
 		end(&batch);
-		return rc == -EBUSY ? mrs_share_break(t->morsel, t->page, 1) : rc;
+		return rc == -EBUSY ? break_off(t) : rc;
 	}
 	if (!frozen && mrs_entry_state(entry) == MRS_ENTRY_MAPPED && !is_shared(t, &batch, entry)) {
 		mrs_retarget_dirty(&batch, leaf_of(&batch, t->page));
@@ -352,7 +362,7 @@ static int protected(struct touch *t)
 		return await_thaw(t, frozen);
 	switch (mrs_entry_state(entry)) {
 	case MRS_ENTRY_MAPPED:
-		return mrs_share_break(t->morsel, t->page, 1);
+		return break_off(t);
 	case MRS_ENTRY_EVICTED: /* the touch comes again, as one of a missing page */
 		t->write = true;
 		return missing(t);
