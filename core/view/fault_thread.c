@@ -2,61 +2,187 @@
  * Fault threads: they read the userfaultfd of one pool handle and have each touched page brought
  * back.
  *
- * A thread reads many events at once; several touches of one page are one fault. A page whose leaf
- * somebody has locked is put aside and tried again, so that other pages' faults do not wait for it.
- * The threads that touched stay asleep until the page is filled, for only the fill wakes them.
- * There is one such thread until events wait for it while it is busy; then there are more, up to a
- * few.
+ * One thread at a time reads (the others, if any, sleep until it lets them), many events at once;
+ * several touches of one page are one fault. A reader that has more than one page to serve, or
+ * whose last one took long, lets another read meanwhile. A page whose leaf somebody has locked is
+ * put aside, where one thread tries it again and again, so that other pages' faults do not wait for
+ * it. Who touched stays asleep until the page is filled, for only the fill wakes him.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/atomic.h"
 #include "base/base.h"
 #include "base/compat.h"
+#include "pool/internal.h"
 #include "view/pager.h"
 #include "view/uffd.h"
 
 #define EVENTS_AT_ONCE 64
-#define WAITING_MAX    4096    /* pages put aside; one more is waited for */
+#define LONG_NS	       100000  /* a fault that took longer may do so again */
 #define RETRY_MIN_NS   50000   /* how long what was put aside rests at first, */
 #define RETRY_MAX_NS   5000000 /* and at last */
 
-enum { EVENT_FAULT = 1, EVENT_STOP };
-
-struct waiting {
-	uint64_t address;
-	unsigned kind; /* enum mrs_fault_kind */
-	bool told;     /* the log has been told why it is not served */
-};
-
-struct server {
-	struct mrs_faults *faults;
-	struct mrs_fault_threads *threads;
-	int fd;
-	struct waiting waiting[WAITING_MAX];
-	unsigned count;
-	int64_t rest_ns;
-};
-
-/* ---- events ---- */
+/* ---- what is put aside ---- */
 
 /* What a page is touched for twice is done for the stronger touch: MISSING < WRITE < PROTECTED. */
-static void note(struct server *server, uint64_t address, unsigned kind)
+static bool note(struct mrs_fault_touch *list, unsigned *count, const struct mrs_fault_touch *touch)
 {
-	for (unsigned i = 0; i < server->count; i++)
-		if (server->waiting[i].address == address) {
-			server->waiting[i].kind = mrs_max(server->waiting[i].kind, kind);
-			return;
+	for (unsigned i = 0; i < *count; i++)
+		if (list[i].address == touch->address) {
+			list[i].kind = mrs_max(list[i].kind, touch->kind);
+			return true;
 		}
-	server->waiting[server->count++] = (struct waiting){.address = address, .kind = kind};
+	if (*count == MRS_FAULTS_ASIDE)
+		return false;
+	list[(*count)++] = *touch;
+	return true;
+}
+
+static int start_thread(struct mrs_faults *faults, void *(*run)(void *));
+static void *retry_thread(void *ctx);
+
+/* False if there is no room, or nobody to try it again. */
+static bool put_aside(struct mrs_faults *faults, const struct mrs_fault_touch *touch)
+{
+	struct mrs_fault_threads *threads = &faults->threads;
+	bool noted;
+
+	pthread_mutex_lock(&threads->lock);
+	if (!threads->retries)
+		threads->retries = !start_thread(faults, retry_thread);
+	noted = threads->retries && note(threads->aside, &threads->asides, touch);
+	pthread_cond_signal(&threads->put_aside);
+	pthread_mutex_unlock(&threads->lock);
+	return noted;
+}
+
+/* ---- serving ---- */
+
+static void tell(const struct mrs_region *region, struct mrs_fault_touch *touch, int rc)
+{
+	if (!touch->told)
+		mrs_log(MRS_LOG_WARN, "a fault at page %llu of a view cannot be served now: %s",
+			(unsigned long long)((touch->address - region->address) / MRS_PAGE_BYTES),
+			strerror(-rc));
+	touch->told = true;
+}
+
+/* True when nothing is left to do for it. */
+static bool serve(struct mrs_faults *faults, struct mrs_fault_touch *touch, unsigned try)
+{
+	int fd = (int)faults->fd_plus_1 - 1, rc;
+	struct mrs_region region;
+	uint32_t *hold;
+
+	if (!mrs_region_find(touch->address, &region, &hold)) {
+		/* Unmapped meanwhile: who still waits is to see that. */
+		mrs_uffd_wake(fd, touch->address, MRS_PAGE_BYTES);
+		return true;
+	}
+	rc = mrs_region_fault(&region, fd, touch->address, touch->kind | try);
+	mrs_region_release(hold);
+	if (rc == -EIO || rc == -ERANGE) {
+		mrs_uffd_refuse(fd, touch->address);
+		return true;
+	}
+	if (rc && rc != -EAGAIN)
+		tell(&region, touch, rc);
+	return !rc;
+}
+
+static void serve_or_put_aside(struct mrs_faults *faults, struct mrs_fault_touch *touch)
+{
+	if (serve(faults, touch, MRS_FAULT_TRY))
+		return;
+	while (!put_aside(faults, touch) && !mrs_load_acquire32(&faults->threads.stopping) &&
+	       !serve(faults, touch, 0))
+		mrs_sleep_ns(RETRY_MIN_NS);
+}
+
+/* ---- the thread that tries again ---- */
+
+/* Takes all that there is; waits for some. */
+static unsigned take_aside(struct mrs_fault_threads *threads, struct mrs_fault_touch *list)
+{
+	unsigned count;
+
+	pthread_mutex_lock(&threads->lock);
+	while (!threads->asides && !mrs_load_acquire32(&threads->stopping))
+		pthread_cond_wait(&threads->put_aside, &threads->lock);
+	count = threads->asides;
+	memcpy(list, threads->aside, count * sizeof(*list));
+	threads->asides = 0;
+	pthread_mutex_unlock(&threads->lock);
+	return count;
+}
+
+static void *retry_thread(void *ctx)
+{
+	struct mrs_faults *faults = ctx;
+	struct mrs_fault_threads *threads = &faults->threads;
+	struct mrs_fault_touch list[MRS_FAULTS_ASIDE];
+	int64_t rest = RETRY_MIN_NS;
+	unsigned count, served;
+
+	prctl(PR_SET_NAME, "morsel-faults+");
+	while (!mrs_load_acquire32(&threads->stopping)) {
+		count = take_aside(threads, list);
+		mrs_sleep_ns(rest);
+		served = 0;
+		for (unsigned i = 0; i < count; i++)
+			if (serve(faults, &list[i], MRS_FAULT_TRY))
+				served++;
+			else if (!put_aside(faults, &list[i]))
+				serve(faults, &list[i], 0);
+		rest = served ? RETRY_MIN_NS : mrs_min(rest * 2, RETRY_MAX_NS);
+	}
+	return NULL;
+}
+
+/* ---- the threads that read ---- */
+
+static void *read_thread(void *ctx);
+
+static void futex(uint32_t *word, int op, uint32_t value)
+{
+	syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+}
+
+/* threads->reader: 0 nobody, 1 somebody reads, 2 and others sleep. */
+static void begin_reading(struct mrs_fault_threads *threads)
+{
+	uint32_t seen = 0;
+
+	if (mrs_cas32(&threads->reader, &seen, 1))
+		return;
+	while (mrs_swap32(&threads->reader, 2))
+		futex(&threads->reader, FUTEX_WAIT, 2);
+}
+
+/* Somebody else reads now: who sleeps, or one more thread. */
+static void let_read(struct mrs_faults *faults, bool more)
+{
+	struct mrs_fault_threads *threads = &faults->threads;
+
+	if (mrs_swap32(&threads->reader, 0) == 2) {
+		futex(&threads->reader, FUTEX_WAKE, 1);
+	} else if (more && mrs_load_relaxed32(&threads->readers) < MRS_FAULT_READERS) {
+		pthread_mutex_lock(&threads->lock);
+		if (threads->readers < MRS_FAULT_READERS && !threads->stopping &&
+		    !start_thread(faults, read_thread))
+			mrs_store_relaxed32(&threads->readers, threads->readers + 1);
+		pthread_mutex_unlock(&threads->lock);
+	}
 }
 
 static unsigned kind_of(const struct uffd_msg *event)
@@ -67,205 +193,139 @@ static unsigned kind_of(const struct uffd_msg *event)
 								      : MRS_FAULT_MISSING;
 }
 
-/* How many events there were. */
-static unsigned read_events(struct server *server)
+/* Waits for events; the pages that were touched, each once. */
+static unsigned read_touches(int fd, struct mrs_fault_touch *touch)
 {
 	struct uffd_msg event[EVENTS_AT_ONCE];
-	unsigned room = mrs_min(EVENTS_AT_ONCE, WAITING_MAX - server->count), count = 0;
-	ssize_t got = room ? read(server->fd, event, room * sizeof(*event)) : 0;
+	ssize_t got = read(fd, event, sizeof(event));
+	unsigned count = 0;
 
-	if (got > 0)
-		count = (unsigned)((size_t)got / sizeof(*event));
-	for (unsigned i = 0; i < count; i++)
+	for (ssize_t i = 0; i < got / (ssize_t)sizeof(*event); i++) {
+		struct mrs_fault_touch one = {
+			.address = mrs_round_down(event[i].arg.pagefault.address, MRS_PAGE_BYTES),
+			.kind = kind_of(&event[i]),
+		};
+
 		if (event[i].event == UFFD_EVENT_PAGEFAULT)
-			note(server, mrs_round_down(event[i].arg.pagefault.address, MRS_PAGE_BYTES),
-			     kind_of(&event[i]));
+			note(touch, &count, &one);
+	}
 	return count;
 }
 
-/* ---- serving ---- */
-
-/* True when nothing is left to do for it. */
-static bool serve(struct server *server, struct waiting *fault)
+/* The end's own touch is answered by whoever ends. */
+static void answer_end(struct mrs_faults *faults)
 {
-	struct mrs_region region;
-	uint32_t *hold;
-	int rc;
+	struct uffdio_zeropage zero = {
+		.range = {(uintptr_t)faults->threads.end_page, MRS_PAGE_BYTES}};
 
-	if (!mrs_region_find(fault->address, &region, &hold)) {
-		/* Unmapped meanwhile: who still waits is to see that. */
-		mrs_uffd_wake(server->fd, fault->address, MRS_PAGE_BYTES);
-		return true;
-	}
-	rc = mrs_region_fault(&region, server->fd, fault->address,
-			      fault->kind | (server->count < WAITING_MAX ? MRS_FAULT_TRY : 0));
-	mrs_region_release(hold);
-	if (rc == -EIO || rc == -ERANGE) {
-		mrs_uffd_refuse(server->fd, fault->address);
-		return true;
-	}
-	if (rc && rc != -EAGAIN && !fault->told) {
-		mrs_log(MRS_LOG_WARN, "a fault at page %llu of a view cannot be served now: %s",
-			(unsigned long long)((fault->address - region.address) / MRS_PAGE_BYTES),
-			strerror(-rc));
-		fault->told = true;
-	}
-	return !rc;
+	ioctl((int)faults->fd_plus_1 - 1, UFFDIO_ZEROPAGE, &zero);
 }
 
-static void serve_all(struct server *server)
+static void *read_thread(void *ctx)
 {
-	unsigned kept = 0;
-
-	for (unsigned i = 0; i < server->count; i++)
-		if (!serve(server, &server->waiting[i]))
-			server->waiting[kept++] = server->waiting[i];
-	server->count = kept;
-}
-
-/* ---- one thread ---- */
-
-/* True if there may be events, false when the time is over or the thread is to end. */
-static bool wait_for_events(struct server *server)
-{
-	struct timespec rest = {.tv_nsec = server->rest_ns};
-	struct epoll_event event = {0};
-	int count = epoll_pwait2(server->threads->epoll_fd, &event, 1, server->count ? &rest : NULL,
-				 NULL);
-
-	/* Linux before 5.11: to the millisecond. */
-	if (count < 0 && errno == ENOSYS)
-		count = epoll_wait(server->threads->epoll_fd, &event, 1, server->count ? 1 : -1);
-	return count > 0 && event.data.u32 == EVENT_FAULT;
-}
-
-static int start_one(struct mrs_faults *faults);
-
-/*
- * Edge-triggered: an event that comes while one thread is at work wakes another. Who finds events
- * without having slept, or more than one page, has too much to do.
- */
-static void *fault_thread(void *ctx)
-{
-	struct server *server = ctx;
-	bool slept = true;
+	struct mrs_faults *faults = ctx;
+	struct mrs_fault_threads *threads = &faults->threads;
+	struct mrs_fault_touch touch[EVENTS_AT_ONCE];
+	bool slow = false;
 
 	prctl(PR_SET_NAME, "morsel-faults");
-	while (!mrs_load_acquire32(&server->threads->stopping)) {
-		unsigned count = read_events(server);
+	begin_reading(threads);
+	while (!mrs_load_acquire32(&threads->stopping)) {
+		unsigned count = read_touches((int)faults->fd_plus_1 - 1, touch);
+		bool shared = slow || count > 1;
+		int64_t start;
 
-		if (count)
-			server->rest_ns = RETRY_MIN_NS;
-		else
-			server->rest_ns = mrs_min(server->rest_ns * 2, RETRY_MAX_NS);
-		if (count && (!slept || server->count > 1))
-			start_one(server->faults);
-		serve_all(server);
-		slept = !count;
-		if (slept)
-			wait_for_events(server);
+		if (mrs_load_acquire32(&threads->stopping))
+			break;
+		if (shared)
+			let_read(faults, true);
+		start = mrs_now_ns();
+		for (unsigned i = 0; i < count; i++)
+			serve_or_put_aside(faults, &touch[i]);
+		slow = count && mrs_now_ns() - start > (int64_t)count * LONG_NS;
+		if (shared)
+			begin_reading(threads);
 	}
-	free(server);
+	answer_end(faults);
+	let_read(faults, false);
 	return NULL;
 }
 
 /* ---- start and end ---- */
 
-/* One more, if there may be. 0 or -errno. */
-static int start_one(struct mrs_faults *faults)
+/* Under the lock, or before there is any other thread. */
+static int start_thread(struct mrs_faults *faults, void *(*run)(void *))
 {
 	struct mrs_fault_threads *threads = &faults->threads;
-	struct server *server;
 	sigset_t all, before;
-	int rc = 0;
+	int rc;
 
-	if (mrs_load_relaxed32(&threads->count) == MRS_FAULT_THREADS)
-		return 0;
-	server = calloc(1, sizeof(*server));
-	if (!server)
-		return -ENOMEM;
-	server->faults = faults;
-	server->threads = threads;
-	server->fd = (int)faults->fd_plus_1 - 1;
-	server->rest_ns = RETRY_MIN_NS;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_mutex_lock(&threads->lock);
-	if (threads->count == MRS_FAULT_THREADS || threads->stopping)
-		rc = -EBUSY;
-	else
-		rc = -pthread_create(&threads->thread[threads->count], NULL, fault_thread, server);
-	if (!rc)
-		mrs_store_relaxed32(&threads->count, threads->count + 1);
-	else
-		free(server);
-	pthread_mutex_unlock(&threads->lock);
+	rc = -pthread_create(&threads->thread[threads->count], NULL, run, faults);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	threads->count += !rc;
 	return rc;
 }
 
-/* Noted before a fork can pass them on. */
-static int open_descriptors(struct mrs_faults *faults)
+/*
+ * A reader waits in read(), where only a touch wakes it: so there is a page that is touched for
+ * nothing else.
+ */
+static int make_end_page(struct mrs_faults *faults)
 {
-	struct mrs_fault_threads *threads = &faults->threads;
-	struct epoll_event fault = {.events = EPOLLIN | EPOLLET, .data.u32 = EVENT_FAULT};
-	struct epoll_event stop = {.events = EPOLLIN, .data.u32 = EVENT_STOP};
-	int rc = 0;
+	struct uffdio_register range = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+	int fd = (int)faults->fd_plus_1 - 1;
+	void *page = mmap(NULL, MRS_PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	mrs_fork_hold();
-	threads->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	threads->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (threads->stop_fd < 0 || threads->epoll_fd < 0 ||
-	    epoll_ctl(threads->epoll_fd, EPOLL_CTL_ADD, (int)faults->fd_plus_1 - 1, &fault) ||
-	    epoll_ctl(threads->epoll_fd, EPOLL_CTL_ADD, threads->stop_fd, &stop))
-		rc = -errno;
-	mrs_fork_release();
-	return rc;
+	if (page == MAP_FAILED)
+		return -errno;
+	range.range = (struct uffdio_range){(uintptr_t)page, MRS_PAGE_BYTES};
+	if (madvise(page, MRS_PAGE_BYTES, MADV_DONTFORK) || ioctl(fd, UFFDIO_REGISTER, &range) ||
+	    fcntl(fd, F_SETFL, 0)) {
+		int rc = -errno;
+
+		munmap(page, MRS_PAGE_BYTES);
+		return rc;
+	}
+	faults->threads.end_page = page;
+	return 0;
 }
 
-void mrs_fault_threads_in_child(struct mrs_faults *faults)
+static void drop_end_page(struct mrs_faults *faults)
 {
-	if (faults->threads.stop_fd >= 0)
-		close(faults->threads.stop_fd);
-	if (faults->threads.epoll_fd >= 0)
-		close(faults->threads.epoll_fd);
-	faults->threads.stop_fd = faults->threads.epoll_fd = -1;
-}
-
-static void close_descriptors(struct mrs_faults *faults)
-{
-	mrs_fork_hold();
-	mrs_fault_threads_in_child(faults);
-	mrs_fork_release();
+	if (faults->threads.end_page)
+		munmap(faults->threads.end_page, MRS_PAGE_BYTES);
+	faults->threads.end_page = NULL;
 }
 
 int mrs_fault_threads_start(struct mrs_faults *faults)
 {
-	int rc = open_descriptors(faults);
+	int rc = make_end_page(faults);
 
 	if (!rc)
-		rc = start_one(faults);
-	if (!rc)
+		rc = start_thread(faults, read_thread);
+	if (!rc) {
+		mrs_store_relaxed32(&faults->threads.readers, 1);
 		return 0;
-	close_descriptors(faults);
+	}
+	drop_end_page(faults);
 	return mrs_fail_errno(rc, "cannot start the thread that serves faults");
 }
 
 void mrs_fault_threads_stop(struct mrs_faults *faults)
 {
 	struct mrs_fault_threads *threads = &faults->threads;
-	uint64_t one = 1;
 
+	if (!threads->end_page)
+		return;
 	pthread_mutex_lock(&threads->lock);
 	mrs_store_release32(&threads->stopping, 1);
+	pthread_cond_broadcast(&threads->put_aside);
 	pthread_mutex_unlock(&threads->lock);
-	/* It is never read: every thread sees it. */
-	while (threads->stop_fd >= 0 && write(threads->stop_fd, &one, sizeof(one)) < 0 &&
-	       errno == EINTR)
-		;
+	(void)*(volatile char *)threads->end_page;
 	for (unsigned i = 0; i < threads->count; i++)
 		pthread_join(threads->thread[i], NULL);
 	threads->count = 0;
-	threads->stopping = 0;
-	close_descriptors(faults);
+	drop_end_page(faults);
 }

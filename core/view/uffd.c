@@ -163,6 +163,7 @@ static void stop_faults(struct mrs_part *part)
 		forget_fd(faults);
 	pthread_mutex_destroy(&faults->lock);
 	pthread_mutex_destroy(&faults->threads.lock);
+	pthread_cond_destroy(&faults->threads.put_aside);
 	free(faults);
 }
 
@@ -174,7 +175,6 @@ static void faults_in_child(struct mrs_part *part)
 	if (faults->fd_plus_1)
 		close((int)faults->fd_plus_1 - 1);
 	faults->fd_plus_1 = 0;
-	mrs_fault_threads_in_child(faults);
 }
 
 static int make_faults(struct morsel_pool *pool, struct mrs_part **part)
@@ -185,9 +185,9 @@ static int make_faults(struct morsel_pool *pool, struct mrs_part **part)
 		return mrs_fail(-ENOMEM, "no memory for userfaultfd's state");
 	faults->part = (struct mrs_part){pool, stop_faults, faults_in_child};
 	faults->sigbus = mrs_pool_faults(pool) == MORSEL_FAULTS_SIGBUS;
-	faults->threads.stop_fd = faults->threads.epoll_fd = -1;
 	pthread_mutex_init(&faults->lock, NULL);
 	pthread_mutex_init(&faults->threads.lock, NULL);
+	pthread_cond_init(&faults->threads.put_aside, NULL);
 	*part = &faults->part;
 	return 0;
 }
@@ -323,7 +323,7 @@ int mrs_uffd_copy(int fd, void *to, const void *from, uint64_t bytes, bool prote
 	return (int)(there / MRS_PAGE_BYTES);
 }
 
-int mrs_uffd_protect(int fd, uint64_t address, uint64_t bytes, bool on)
+static int protect_once(int fd, uint64_t address, uint64_t bytes, bool on)
 {
 	struct uffdio_writeprotect protect = {
 		.range = {address, bytes},
@@ -336,6 +336,21 @@ int mrs_uffd_protect(int fd, uint64_t address, uint64_t bytes, bool on)
 		sched_yield();
 	}
 	return 0;
+}
+
+/* The kernel stops at a gap (an invalidated range): what it refuses as a whole is halved. */
+int mrs_uffd_protect(int fd, uint64_t address, uint64_t bytes, bool on)
+{
+	uint64_t half = mrs_round_down(bytes / 2, MRS_PAGE_BYTES);
+	int rc = protect_once(fd, address, bytes, on), more;
+
+	if (rc != -ENOENT || !half)
+		return rc;
+	rc = mrs_uffd_protect(fd, address, half, on);
+	if (rc && rc != -ENOENT)
+		return rc;
+	more = mrs_uffd_protect(fd, address + half, bytes - half, on);
+	return more == -ENOENT ? rc : more;
 }
 
 int mrs_uffd_wake(int fd, uint64_t address, uint64_t bytes)

@@ -15,16 +15,31 @@
 #include "pool/pool.h"
 #include "view/regions.h"
 
-/* Of the intents of a process one remains for others. */
-#define MRS_FAULT_THREADS (MRS_INTENTS_PER_SLOT - 1)
+/* Threads that read, and one that tries again: of the intents of a process one remains for others.
+ */
+#define MRS_FAULT_READERS 2
+#define MRS_FAULT_THREADS (MRS_FAULT_READERS + 1)
+#define MRS_FAULTS_ASIDE  1024
+
+/* A page that was touched. */
+struct mrs_fault_touch {
+	uint64_t address;
+	unsigned kind; /* enum mrs_fault_kind */
+	bool told;     /* the log has been told why it is not served */
+};
 
 struct mrs_fault_threads {
-	pthread_mutex_t lock; /* of starting another; nothing follows it */
+	pthread_mutex_t lock; /* protects what follows, but for reader; nothing follows it */
+	pthread_cond_t put_aside;
 	pthread_t thread[MRS_FAULT_THREADS];
 	uint32_t count;
+	uint32_t readers;  /* atomic: threads that read, or wait to */
+	bool retries;	   /* there is the one that tries again */
 	uint32_t stopping; /* atomic */
-	int stop_fd;	   /* eventfd: something in it ends them; -1 */
-	int epoll_fd;	   /* -1 */
+	uint32_t reader;   /* futex: who reads */
+	void *end_page;
+	unsigned asides;
+	struct mrs_fault_touch aside[MRS_FAULTS_ASIDE];
 };
 
 struct mrs_faults {
@@ -44,8 +59,6 @@ int mrs_faults_of(struct morsel_pool *pool, struct mrs_faults **faults);
 
 int mrs_fault_threads_start(struct mrs_faults *faults);
 void mrs_fault_threads_stop(struct mrs_faults *faults);
-/* In a child of fork. */
-void mrs_fault_threads_in_child(struct mrs_faults *faults);
 
 /* ---- sigbus.c ---- */
 
