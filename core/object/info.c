@@ -233,23 +233,59 @@ struct batch {
 	struct morsel_run run[RUN_BATCH];
 };
 
+/* Where the pages from page on are away no more, or no more there; all of [page, end) is one run.
+ */
+static int piece_end(struct morsel *morsel, uint64_t page, uint64_t end, uint64_t *past,
+		     bool *there)
+{
+	struct mrs_leaf leaf;
+	int rc = mrs_table_leaf(&morsel->table, page, &leaf);
+
+	*there = mrs_entry_state(leaf.entry) == MRS_ENTRY_MAPPED;
+	while (!rc && page < end && *there == (mrs_entry_state(leaf.entry) == MRS_ENTRY_MAPPED)) {
+		page = leaf.place ? leaf.page + (1ull << 9 * leaf.level) : end;
+		rc = page < end ? mrs_table_leaf(&morsel->table, page, &leaf) : 0;
+	}
+	*past = mrs_min(page, end);
+	return rc;
+}
+
+/* Pages [page, end) of a run. 1: the batch is full. */
+static int batch_add(struct batch *batch, const struct mrs_run *run, uint64_t page, uint64_t end,
+		     bool resident)
+{
+	uint64_t first = mrs_max(page * MRS_PAGE_BYTES, batch->offset);
+
+	batch->run[batch->count++] = (struct morsel_run){
+		.offset = first,
+		.bytes = mrs_min(end * MRS_PAGE_BYTES, batch->end) - first,
+		.frame = run->mapped ? run->frame + (page - run->page) : 0,
+		.order = run->order,
+		.resident = resident,
+	};
+	return batch->count == RUN_BATCH;
+}
+
 static int batch_run(void *ctx, const struct mrs_run *run)
 {
 	struct batch *batch = ctx;
-	uint64_t first = mrs_max(run->page * MRS_PAGE_BYTES, batch->offset);
-	uint64_t end = mrs_min((run->page + run->pages) * MRS_PAGE_BYTES, batch->end);
+	uint64_t page = run->page, end = run->page + run->pages;
 	int rc = check_run(batch->morsel, run);
 
 	if (rc)
 		return rc;
-	batch->run[batch->count++] = (struct morsel_run){
-		.offset = first,
-		.bytes = end - first,
-		.frame = run->mapped ? run->frame + (first / MRS_PAGE_BYTES - run->page) : 0,
-		.order = run->order,
-		.resident = run->mapped,
-	};
-	return batch->count == RUN_BATCH;
+	if (!run->away || run->away == run->pages)
+		return batch_add(batch, run, page, end, run->mapped && !run->away);
+	for (uint64_t past; page < end; page = past) {
+		bool there;
+
+		rc = piece_end(batch->morsel, page, end, &past, &there);
+		if (!rc)
+			rc = batch_add(batch, run, page, past, there);
+		if (rc)
+			return rc;
+	}
+	return 0;
 }
 
 /* The next runs, all of one version. */

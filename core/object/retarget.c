@@ -341,19 +341,20 @@ static int split_for_all(struct mrs_retarget *batch, const struct mrs_leaf *leaf
 }
 
 /*
- * Announces, and finds the leaf at page: 0, and the transition is open; -ENOENT: nothing there to
- * lock up to *next, and no transition.
+ * Announces, and finds the leaf at page: 0, the transition is open, and *next is the morsel's end, or
+ * that of what was asked for; -ENOENT: nothing there to lock up to *next, and no transition.
  */
 static int find(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_t page, uint64_t pages,
 		struct mrs_retarget *batch, struct mrs_leaf *leaf, uint64_t *next)
 {
 	for (;;) {
-		uint64_t asked = pages;
-		int rc = announce(morsel, kind, page, &asked, batch);
+		uint64_t inside = pages;
+		int rc = announce(morsel, kind, page, &inside, batch);
 
 		*next = page + pages;
 		if (rc)
 			return rc;
+		*next = page + inside;
 		rc = mrs_table_leaf(&morsel->table, page, leaf);
 		if (!rc && must_split_for_all(batch, leaf)) {
 			rc = split_for_all(batch, leaf);
@@ -433,7 +434,7 @@ int mrs_retarget_begin(struct morsel *morsel, enum mrs_retarget_kind kind, uint6
 		rc = find(morsel, kind, page, pages, batch, &leaf, next);
 		if (rc)
 			return rc == -ENOENT ? 0 : rc;
-		aim(batch, &leaf, leafs_until(&leaf, page + pages));
+		aim(batch, &leaf, leafs_until(&leaf, *next));
 		locked = lock_wanted(batch, want, ctx);
 		mrs_full_fence(); /* B */
 		if (batch->count && (!leaf.shared || is_ours_still(batch)))

@@ -111,13 +111,15 @@ static void serve_one(struct window_server *server, const struct uffd_msg *messa
 				   : flags & UFFD_PAGEFAULT_FLAG_WRITE ? MRS_FAULT_WRITE
 								       : MRS_FAULT_MISSING;
 	uint64_t page = (address - server->window->address) / 4096 + server->window->first;
-	int rc = mrs_fault(server->morsel, server->window, page, kind);
+	int rc;
 
+	/* Counted first: the one who waits goes on before the fault is over. */
+	mrs_fetch_add(&server->served, 1);
+	rc = mrs_fault(server->morsel, server->window, page, kind);
 	if (rc) {
 		fprintf(stderr, "fault at page %llu: %d\n", (unsigned long long)page, rc);
 		mrs_fetch_add(&server->failed, 1);
 	}
-	mrs_fetch_add(&server->served, 1);
 }
 
 static void *serve(void *argument)

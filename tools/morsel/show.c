@@ -343,13 +343,14 @@ static int map_one(void *ctx, const struct morsel_run *run)
 		json_u64(&mapping->json, "bytes", run->bytes);
 		json_u64(&mapping->json, "frame", run->frame);
 		json_u64(&mapping->json, "order", run->order);
-		json_bool(&mapping->json, "allocated", run->resident);
+		json_bool(&mapping->json, "allocated", run->frame);
+		json_bool(&mapping->json, "resident", run->resident);
 		json_close(&mapping->json);
 		return 0;
 	}
 	table_add(&mapping->table, "%" PRIu64, run->offset);
 	table_add_size(&mapping->table, run->bytes, mapping->args->exact);
-	if (run->resident) {
+	if (run->frame) {
 		table_add(&mapping->table, "%" PRIu64, run->frame);
 		table_add(&mapping->table, "%" PRIu32, run->order);
 	} else {

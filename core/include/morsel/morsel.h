@@ -292,9 +292,13 @@ struct morsel_run {
 	uint64_t bytes;
 	uint64_t frame;	 /* first frame number in the pool; frame * 4096 is the pool's file offset */
 	uint32_t order;	 /* of the largest page in it: 0, 9 or 18 */
-	uint32_t resident; /* 1 if allocated, 0 if nothing has been allocated (lazy) */
+	uint32_t resident; /* 1 if its memory is there; 0 if nothing has been allocated (lazy; frame 0),
+			    * or if it is evicted */
 };
-/* Calls fn for every run of [offset, offset + bytes); a non-zero answer ends it and is returned. */
+/*
+ * Calls fn for every run of [offset, offset + bytes); a non-zero answer ends it and is returned. What is
+ * evicted and what is there are runs of their own, also where their frames follow each other.
+ */
 typedef int (*morsel_run_fn)(void *ctx, const struct morsel_run *run);
 MORSEL_API int morsel_runs(struct morsel *morsel, uint64_t offset, uint64_t bytes, morsel_run_fn fn,
 			   void *ctx);
