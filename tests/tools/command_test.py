@@ -223,7 +223,7 @@ class Morsels(PoolTest):
         self.ok("create", self.pool, "a", "5M")
         self.ok("create", "--lazy", self.pool, "lazy", "1M")
         runs = self.json("map", self.pool, "a")["runs"]
-        self.assertEqual(sorted(runs[0]), ["allocated", "bytes", "frame", "offset", "order"])
+        self.assertEqual(sorted(runs[0]), ["allocated", "bytes", "frame", "offset", "order", "resident"])
         end = 0
         for run in runs:
             self.assertEqual(run["offset"], end)
