@@ -176,6 +176,25 @@ static void missing_descriptor(void **state)
 	assert_int_equal(herd_do(f->pool, HERD_PROTECT, 0, -1), 0);
 }
 
+/* What has been moved and is not mapped anew yet cannot be protected through the old mapping. */
+static void view_that_lags(void **state)
+{
+	struct fixture *f = *state;
+
+	spawn(f, 1);
+	attach(f);
+	assert_int_equal(mrs_pager_ensure(f->pool), 0);
+	assert_int_equal(tell(f, 0, HERD_MAP, 2), 0);
+	herd->view[0].moves = 5;
+	herd->view[0].flags &= ~(uint64_t)MRS_VIEW_POOLED;
+	mrs_fetch_add(&mrs_pool_state(f->pool)->registry, 1);
+	assert_int_equal(herd_do(f->pool, HERD_PROTECT, 0, -1), -EAGAIN);
+	assert_non_null(strstr(morsel_errormsg(), "moved"));
+	/* It has followed: that is seen though the registry stands still. */
+	herd->view[0].moves = 0;
+	assert_int_equal(herd_do(f->pool, HERD_PROTECT, 0, -1), 0);
+}
+
 /* A slot's next process is not taken for the former one, whose connection somebody holds open. */
 static void slot_is_used_again(void **state)
 {
@@ -424,6 +443,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(another_is_elected, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_attach, setup, teardown),
 		cmocka_unit_test_setup_teardown(missing_descriptor, setup, teardown),
+		cmocka_unit_test_setup_teardown(view_that_lags, setup, teardown),
 		cmocka_unit_test_setup_teardown(slot_is_used_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(fork_keeps_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_write_is_lost, setup, teardown),

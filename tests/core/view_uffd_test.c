@@ -39,6 +39,9 @@
 			       */
 #define NOBODY 65534
 
+/* A touch that nobody serves, and a signal that is swallowed, would last for ever. */
+#define PATIENCE_S 40
+
 struct fixture {
 	struct morsel_pool *pool;
 	char *view;
@@ -54,6 +57,7 @@ static struct {
 	int32_t answer[PAGES];	/* 0: fills */
 	uint32_t failures;	/* so many calls answer -ENOMEM first */
 	bool protect;		/* fills write-protected */
+	uint32_t delay_us;	/* before a page is filled */
 	uint64_t window_first;
 } fault;
 
@@ -89,6 +93,7 @@ int __wrap_mrs_fault(struct morsel *morsel, const struct mrs_window *window, uin
 		return fault.answer[at];
 	if ((kind & 3) == MRS_FAULT_PROTECTED)
 		return mrs_uffd_protect(window->fd, address, PAGE, false);
+	usleep(fault.delay_us);
 	memset(content, byte_of(at), sizeof(content));
 	mrs_uffd_copy(window->fd, (void *)(uintptr_t)address, content, PAGE,
 		      fault.protect && (kind & 3) == MRS_FAULT_MISSING);
@@ -178,6 +183,19 @@ static void missing_pages_come(void **state)
 		}
 }
 
+/* Who touches is woken when the page is there, and not before: a touch asks once. */
+static void a_touch_asks_once(void **state)
+{
+	struct fixture *f = *state;
+
+	fault.delay_us = 5000;
+	for (uint64_t i = 0; i < 4; i++) {
+		assert_int_equal(*at(f, i), byte_of(i));
+		usleep(10000);
+		assert_int_equal(mrs_load_acquire32(&fault.calls[i]), 1);
+	}
+}
+
 static void protection_is_lifted(void **state)
 {
 	struct fixture *f = *state;
@@ -263,6 +281,7 @@ static void locked_page_waits_alone(void **state)
 	struct fixture *f = *state;
 	struct toucher t = {.f = f, .first = 7, .step = 0};
 
+	alarm(PATIENCE_S);
 	fault.locked[7] = 1;
 	assert_int_equal(pthread_create(&t.thread, NULL, touch_all, &t), 0);
 	while (!mrs_load_acquire32(&fault.tries))
@@ -272,6 +291,7 @@ static void locked_page_waits_alone(void **state)
 	assert_int_equal(mrs_load_acquire32(&fault.locked[7]), 1);
 	mrs_store_release32(&fault.locked[7], 0);
 	pthread_join(t.thread, NULL);
+	alarm(0);
 	assert_int_equal(t.bad, 0);
 }
 
@@ -550,6 +570,7 @@ static int passes_to_former(void *ctx)
 	struct fixture *f;
 
 	(void)ctx;
+	alarm(PATIENCE_S);
 	sigemptyset(&action.sa_mask);
 	sigaddset(&action.sa_mask, SIGUSR2);
 	sigaction(SIGBUS, &action, NULL);
@@ -597,6 +618,7 @@ static int ignored(void *ctx)
 {
 	struct fixture *f;
 
+	alarm(PATIENCE_S);
 	signal(SIGBUS, SIG_IGN);
 	f = view_new(MORSEL_FAULTS_SIGBUS);
 	raise(SIGBUS); /* is ignored */
@@ -611,6 +633,7 @@ static int dies_of(void *ctx)
 {
 	struct fixture *f;
 
+	alarm(PATIENCE_S);
 	signal(SIGBUS, SIG_DFL);
 	f = view_new(MORSEL_FAULTS_SIGBUS);
 	if (*at(f, 1) != byte_of(1))
@@ -679,6 +702,7 @@ int main(void)
 		cmocka_unit_test(regions_are_found),
 		cmocka_unit_test(held_region_stays),
 		BY_THREAD(missing_pages_come),
+		BY_THREAD(a_touch_asks_once),
 		BY_THREAD(protection_is_lifted),
 		BY_THREAD(many_threads),
 		BY_THREAD(failures_are_retried),
