@@ -53,6 +53,9 @@ struct morsel_pool {
 	pthread_mutex_t reap_lock; /* one reaper of a process at a time; the gate follows it */
 	bool gate_mine;		   /* under reap_lock */
 	uint64_t reaping[MRS_SLOTS / 64]; /* slots a thread of ours is at; under reap_lock */
+	/* Words of state.properties that are known to name frames of the pool; atomic. */
+	uint64_t properties_checked;
+	uint64_t counts_checked[5];
 	uint64_t holds;
 	struct mrs_headroom headroom;
 	struct morsel_pool *next; /* list of all handles, for fork */
@@ -161,8 +164,6 @@ bool mrs_txn_inside(struct morsel_pool *pool);
 
 /* ---- reap.c ---- */
 
-/* Repairs what dead processes were in the middle of; from inside or outside a transition. */
-void mrs_reap_repair(struct morsel_pool *pool);
 /*
  * Cleans up after all dead processes; not from inside a transition. Returns how many there were.
  * -ETIMEDOUT if a living process is in the way; without words if that was found out a moment ago.

@@ -23,8 +23,9 @@
 #include <string.h>
 
 #include "base/probe.h"
+#include "pool/counts.h"
 #include "pool/internal.h"
-#include "pool/prop_lines.h"
+#include "pool/property.h"
 
 #define LINES_ORDER_MIN 10 /* 64 KiB */
 #define LINES_ORDER_MAX (MORSEL_FRAMES_MAX_ORDER + 6)
@@ -34,9 +35,14 @@
 #define AGAIN_NS	1000000000ll
 #define BEAT_LINES	4096
 
+static struct mrs_state *state_of(struct morsel_pool *pool)
+{
+	return (struct mrs_state *)(pool->map + MRS_FRAME_STATE * MRS_PAGE_BYTES);
+}
+
 static uint64_t *table_word(struct morsel_pool *pool)
 {
-	return &mrs_pool_state(pool)->properties[0];
+	return &state_of(pool)->properties[0];
 }
 
 static uint64_t *taken_word(struct morsel_pool *pool)
@@ -59,17 +65,33 @@ static unsigned frames_order(unsigned order)
 	return order - 6;
 }
 
-/* False if there is none, or the word is damaged. */
-static bool lines_of(struct morsel_pool *pool, uint64_t table, struct mrs_prop_lines *lines)
+/* False if there is none, or the word is damaged. A word that was right once stays so. */
+static inline bool lines_of(struct morsel_pool *pool, uint64_t table, struct mrs_prop_lines *lines)
 {
 	unsigned order = lines_order(table);
 
+	if (table && table == mrs_load_relaxed(&pool->properties_checked)) {
+		lines->order = order;
+		lines->words = (uint64_t *)(pool->map + table_frame(table) * MRS_PAGE_BYTES);
+		return true;
+	}
 	if (!table || order < LINES_ORDER_MIN || order > LINES_ORDER_MAX ||
 	    table_frame(table) < pool->super.frame_data)
 		return false;
 	lines->order = order;
 	lines->words = mrs_pool_at(pool, table_frame(table), 1ull << frames_order(order));
+	if (lines->words)
+		mrs_store_relaxed(&pool->properties_checked, table);
 	return lines->words != NULL;
+}
+
+static bool get_count(struct morsel_pool *pool, uint64_t frame, struct mrs_prop *prop)
+{
+	uint64_t count = mrs_counts_get(pool, frame);
+
+	if (count)
+		*prop = (struct mrs_prop){.value = count};
+	return count != 0;
 }
 
 bool mrs_prop_get(struct morsel_pool *pool, uint64_t frame, enum mrs_prop_kind kind,
@@ -80,12 +102,14 @@ bool mrs_prop_get(struct morsel_pool *pool, uint64_t frame, enum mrs_prop_kind k
 	struct mrs_prop got = {0};
 	bool found;
 
+	if (kind == MRS_PROP_SHARES)
+		return get_count(pool, frame, prop);
 	do {
 		before = table;
 		line = lines_of(pool, table, &lines)
 			       ? mrs_prop_lines_find(&lines, mrs_prop_key(frame, kind), &end)
 			       : NULL;
-		found = line && mrs_prop_line_get(line, frame, kind, &got);
+		found = line && mrs_prop_line_get(line, frame, &got);
 		__atomic_thread_fence(
 			__ATOMIC_ACQUIRE); /* what was read, before the word again: 3 */
 		table = mrs_load_acquire(word);
@@ -228,48 +252,53 @@ static int rebuild(struct mrs_txn *txn)
 	return 0;
 }
 
-static int rebuild_closed(struct mrs_txn *txn, uint64_t seen)
+static int rebuild_if_seen(struct mrs_txn *txn, void *ctx)
 {
-	struct morsel_pool *pool = txn->pool;
-	int rc;
+	/* Else somebody else was quicker. */
+	return mrs_load_acquire(table_word(txn->pool)) == *(uint64_t *)ctx ? rebuild(txn) : 0;
+}
 
-	if (mrs_load_acquire(table_word(pool)) != seen)
-		return 0; /* another thread of ours was quicker */
-	rc = mrs_gate_close(pool);
+static int behind_gate(struct mrs_txn *txn, int (*fn)(struct mrs_txn *txn, void *ctx), void *ctx)
+{
+	int rc = mrs_gate_close(txn->pool);
+
 	if (rc)
 		return rc;
-	if (mrs_load_acquire(table_word(pool)) == seen) {
-		mrs_txn_repairing(true);
-		rc = rebuild(txn);
-		mrs_txn_repairing(false);
-	}
-	mrs_gate_open(pool);
+	mrs_txn_repairing(true);
+	rc = fn(txn, ctx);
+	mrs_txn_repairing(false);
+	mrs_gate_open(txn->pool);
+	return rc;
+}
+
+int mrs_prop_behind_gate(struct mrs_txn *txn, int (*fn)(struct mrs_txn *txn, void *ctx), void *ctx)
+{
+	struct morsel_pool *pool = txn->pool;
+	bool parked;
+	int rc;
+
+	if (mrs_txn_is_repairing())
+		return fn(txn, ctx);
+	/* A gate that a dead reaper left is opened by who finishes its repair. */
+	if (mrs_gate_is_stuck(pool))
+		mrs_reap_repair(pool);
+	parked = mrs_txn_park(pool);
+	pthread_mutex_lock(&pool->reap_lock);
+	rc = behind_gate(txn, fn, ctx);
+	pthread_mutex_unlock(&pool->reap_lock);
+	mrs_txn_unpark(pool, parked);
 	return rc;
 }
 
 /* Replaces the table seen by another. 0 also if somebody else did. */
 static int grow(struct mrs_txn *txn, uint64_t seen)
 {
-	struct morsel_pool *pool = txn->pool;
-	bool parked;
-	int rc;
-
 	if (!mrs_txn_is_free(txn))
 		return mrs_fail(-EAGAIN,
 				"%s: the table of frame properties is full and cannot grow in the "
 				"middle of another allocation",
-				pool->path);
-	if (mrs_txn_is_repairing())
-		return rebuild(txn);
-	/* A gate that a dead reaper left is opened by who finishes its repair. */
-	if (mrs_gate_is_stuck(pool))
-		mrs_reap_repair(pool);
-	parked = mrs_txn_park(pool);
-	pthread_mutex_lock(&pool->reap_lock);
-	rc = rebuild_closed(txn, seen);
-	pthread_mutex_unlock(&pool->reap_lock);
-	mrs_txn_unpark(pool, parked);
-	return rc;
+				txn->pool->path);
+	return mrs_prop_behind_gate(txn, rebuild_if_seen, &seen);
 }
 
 static bool is_crowded(struct morsel_pool *pool, const struct mrs_prop_lines *lines, unsigned more)
@@ -294,7 +323,7 @@ static void grow_if_crowded(struct mrs_txn *txn, uint64_t table, unsigned more)
 	mrs_store_relaxed(again, grow(txn, table) ? now + AGAIN_NS : 0);
 }
 
-int mrs_prop_reserve(struct mrs_txn *txn, unsigned count)
+static int reserve_lines(struct mrs_txn *txn, unsigned count)
 {
 	uint64_t table = mrs_load_acquire(table_word(txn->pool));
 	int rc;
@@ -307,6 +336,13 @@ int mrs_prop_reserve(struct mrs_txn *txn, unsigned count)
 	}
 	grow_if_crowded(txn, table, count);
 	return 0;
+}
+
+int mrs_prop_reserve(struct mrs_txn *txn, unsigned count)
+{
+	int rc = reserve_lines(txn, count);
+
+	return rc ? rc : mrs_counts_reserve(txn);
 }
 
 /* ---- changing ---- */
@@ -325,7 +361,7 @@ static uint64_t *find_line(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_ki
 /* The line, made if need be: this may park the transition, before it is found. */
 static int claim_line(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_kind kind, uint64_t **line)
 {
-	int rc = mrs_prop_reserve(txn, 1);
+	int rc = reserve_lines(txn, 1);
 
 	while (!rc) {
 		uint64_t table = mrs_load_acquire(table_word(txn->pool));
@@ -352,14 +388,28 @@ int mrs_prop_set(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_kind kind,
 	int rc;
 
 	MRS_CHECK(prop->value);
+	if (kind == MRS_PROP_SHARES)
+		return mrs_counts_set(txn, frame, prop->value);
 	if (!line) {
 		rc = claim_line(txn, frame, kind, &line);
 		if (rc)
 			return rc;
 	}
-	mrs_prop_line_set(line, frame, kind, prop, NULL);
+	mrs_prop_line_set(line, frame, prop, NULL);
 	MRS_PROBE("property.set");
 	return 0;
+}
+
+static bool clear_count(struct mrs_txn *txn, uint64_t frame, struct mrs_prop *prop)
+{
+	struct mrs_prop former;
+
+	if (!get_count(txn->pool, frame, &former))
+		return false;
+	mrs_counts_set(txn, frame, 0); /* cannot fail: it has memory */
+	if (prop)
+		*prop = former;
+	return true;
 }
 
 bool mrs_prop_clear(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_kind kind,
@@ -367,61 +417,60 @@ bool mrs_prop_clear(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_kind kind
 {
 	static const struct mrs_prop none;
 	uint64_t *line = find_line(txn, frame, kind);
-	bool was = line && mrs_prop_line_set(line, frame, kind, &none, prop);
+	bool was = line && mrs_prop_line_set(line, frame, &none, prop);
 
+	if (kind == MRS_PROP_SHARES)
+		return clear_count(txn, frame, prop);
 	MRS_PROBE("property.cleared");
 	return was;
-}
-
-static int out_of_range(struct mrs_txn *txn, uint64_t frame, int64_t delta)
-{
-	return mrs_fail(-ERANGE,
-			"%s: %+" PRId64 " would bring the count of frame %" PRIu64
-			" out of 0 ... %d",
-			txn->pool->path, delta, frame, MRS_PROP_COUNT_MAX);
 }
 
 int mrs_prop_add(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_kind kind, int64_t delta,
 		 uint64_t *now)
 {
-	uint64_t *line = find_line(txn, frame, kind);
-	int rc;
+	MRS_CHECK(kind == MRS_PROP_SHARES);
+	return mrs_counts_add(txn, frame, delta, now);
+}
 
-	MRS_CHECK(mrs_prop_is_count(kind));
-	if (delta > MRS_PROP_COUNT_MAX || delta < -MRS_PROP_COUNT_MAX || (!line && delta < 0))
-		return out_of_range(txn, frame, delta);
-	if (!line) {
-		rc = claim_line(txn, frame, kind, &line);
-		if (rc)
-			return rc;
-	}
-	rc = mrs_prop_line_add(line, frame, (int32_t)delta, now);
-	return rc ? out_of_range(txn, frame, delta) : 0;
+int mrs_prop_add_many(struct mrs_txn *txn, const uint64_t frames[], unsigned count,
+		      enum mrs_prop_kind kind, int64_t delta, uint64_t now[], unsigned *done)
+{
+	MRS_CHECK(kind == MRS_PROP_SHARES);
+	return mrs_counts_add_many(txn, frames, count, delta, now, done);
 }
 
 /* ---- looking at all of it ---- */
 
-static int each_of_line(uint64_t *line, enum mrs_prop_kind kind,
-			int (*fn)(void *ctx, uint64_t frame, enum mrs_prop_kind kind,
-				  const struct mrs_prop *prop),
-			void *ctx)
+struct each {
+	int (*fn)(void *ctx, uint64_t frame, enum mrs_prop_kind kind, const struct mrs_prop *prop);
+	void *ctx;
+};
+
+static int each_of_line(uint64_t *line, enum mrs_prop_kind kind, const struct each *each)
 {
-	uint64_t frames = mrs_prop_frames_of(kind);
-	uint64_t first = (line[0] >> MRS_PROP_KIND_BITS) * frames;
+	uint64_t first = (line[0] >> MRS_PROP_KIND_BITS) * MRS_PROP_PAIRS;
 	int rc = 0;
 
-	for (uint64_t i = first; i < first + frames && !rc; i++) {
-		struct mrs_prop prop = {0};
+	for (uint64_t i = first; i < first + MRS_PROP_PAIRS && !rc; i++) {
+		struct mrs_prop prop;
 
-		if (mrs_prop_line_get(line, i, kind, &prop))
-			rc = fn(ctx, i, kind, &prop);
+		if (mrs_prop_line_get(line, i, &prop))
+			rc = each->fn(each->ctx, i, kind, &prop);
 	}
 	return rc;
 }
 
+static int each_count(void *ctx, uint64_t frame, uint64_t count)
+{
+	struct mrs_prop prop = {.value = count};
+	struct each *each = ctx;
+
+	return each->fn(each->ctx, frame, MRS_PROP_SHARES, &prop);
+}
+
 static bool is_kind(uint64_t kind)
 {
-	return kind >= MRS_PROP_SHARES && kind <= MRS_PROP_DEPOSIT;
+	return kind == MRS_PROP_SWAP || kind == MRS_PROP_DEPOSIT;
 }
 
 int mrs_prop_each(struct morsel_pool *pool,
@@ -429,17 +478,18 @@ int mrs_prop_each(struct morsel_pool *pool,
 			    const struct mrs_prop *prop),
 		  void *ctx)
 {
+	struct each each = {.fn = fn, .ctx = ctx};
 	struct mrs_prop_lines lines;
-	int rc = 0;
+	int rc = mrs_counts_each(pool, each_count, &each);
 
 	if (!lines_of(pool, mrs_load_acquire(table_word(pool)), &lines))
-		return 0;
+		return rc;
 	for (uint64_t i = 0; i >> lines.order == 0 && !rc; i++) {
 		uint64_t *line = mrs_prop_line(&lines, i);
 		uint64_t kind = mrs_load_acquire(line) & MRS_PROP_KIND_MASK;
 
 		if (is_kind(kind))
-			rc = each_of_line(line, (enum mrs_prop_kind)kind, fn, ctx);
+			rc = each_of_line(line, (enum mrs_prop_kind)kind, &each);
 	}
 	return rc;
 }
@@ -454,6 +504,7 @@ void mrs_prop_owned(struct morsel_pool *pool,
 	if (lines_of(pool, table, &lines))
 		owned(ctx, table_frame(table), 1ull << frames_order(lines.order),
 		      "the table of frame properties");
+	mrs_counts_owned(pool, owned, ctx);
 }
 
 struct validation {
@@ -479,12 +530,9 @@ static void finding(struct validation *v, const char *format, ...)
 		v->report(v->ctx, text);
 }
 
-static void validate_counts(struct validation *v, uint64_t *line, uint64_t first)
+static void count_finding(void *ctx, uint64_t frame, const char *what)
 {
-	for (uint64_t i = 0; i < MRS_PROP_COUNTS; i++)
-		if (*mrs_prop_count_at(line, first + i) > MRS_PROP_COUNT_MAX)
-			finding(v, "frame properties: frame %" PRIu64 " has a count below 0",
-				first + i);
+	finding(ctx, "frame properties: frame %" PRIu64 " %s", frame, what);
 }
 
 static void validate_line(struct validation *v, const struct mrs_prop_lines *lines, uint64_t *line)
@@ -495,14 +543,12 @@ static void validate_line(struct validation *v, const struct mrs_prop_lines *lin
 		finding(v, "frame properties: a line of unknown kind %" PRIu64, kind);
 		return;
 	}
-	first = (line[0] >> MRS_PROP_KIND_BITS) * mrs_prop_frames_of((enum mrs_prop_kind)kind);
+	first = (line[0] >> MRS_PROP_KIND_BITS) * MRS_PROP_PAIRS;
 	if (first >= v->pool->super.frames_max)
 		finding(v, "frame properties: frame %" PRIu64 " is beyond the pool", first);
 	/* Also finds a key that stands twice: the search ends at the first. */
 	if (mrs_prop_lines_find(lines, line[0], &end) != line)
 		finding(v, "frame properties: the line of frame %" PRIu64 " is not found", first);
-	if (kind == MRS_PROP_SHARES)
-		validate_counts(v, line, first);
 }
 
 int mrs_prop_validate(struct morsel_pool *pool, morsel_report_fn report, void *ctx)
@@ -511,8 +557,9 @@ int mrs_prop_validate(struct morsel_pool *pool, morsel_report_fn report, void *c
 	uint64_t table = mrs_load_acquire(table_word(pool));
 	struct mrs_prop_lines lines;
 
+	mrs_counts_validate(pool, count_finding, &v);
 	if (!table)
-		return 0;
+		return v.findings;
 	if (!lines_of(pool, table, &lines)) {
 		finding(&v, "frame properties: the table's word 0x%" PRIx64 " is damaged", table);
 		return v.findings;
@@ -536,23 +583,13 @@ void mrs_prop_repair(struct morsel_pool *pool)
 	struct mrs_prop_lines lines;
 	uint64_t taken = 0;
 
+	mrs_counts_repair(pool);
 	if (!lines_of(pool, mrs_load_acquire(table_word(pool)), &lines))
 		return;
 	for (uint64_t i = 0; i >> lines.order == 0; i++) {
-		uint64_t *line = mrs_prop_line(&lines, i);
-
 		if (i % BEAT_LINES == 0)
 			mrs_gate_beat(pool);
-		taken += line[0] != 0;
-		if ((line[0] & MRS_PROP_KIND_MASK) != MRS_PROP_SHARES)
-			continue;
-		for (uint64_t at = 0; at < MRS_PROP_COUNTS; at++) {
-			uint32_t *count = mrs_prop_count_at(line, at);
-
-			/* Who took it below 0 died before taking that back. */
-			if (*count > MRS_PROP_COUNT_MAX)
-				mrs_store_release32(count, 0);
-		}
+		taken += *mrs_prop_line(&lines, i) != 0;
 	}
 	mrs_store_release(taken_word(pool), taken);
 }

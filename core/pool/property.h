@@ -1,30 +1,21 @@
 /*
  * Properties of frames: what is known of a few frames and would be waste to store for all.
  *
- * A lock-free hash table in the pool, keyed by frame and kind; a frame without a property costs
- * nothing, but a frame beside one that has it shares its cache line (prop_lines.h). A value is two
- * words of which the first is not 0; a SHARES count is one, at most 2^31 - 1. Readers go on while the
- * table grows; changes wait for it, as they do for a repair.
+ * A lock-free hash table in the pool, keyed by frame and kind (prop_lines.h); a frame without a
+ * property costs nothing, but a frame beside one that has it shares its cache line. A value is two
+ * words, of which the first is not 0. SHARES is one number up to 2^31 - 1, in an array with holes
+ * (counts.c), because no hash came near an array. Readers go on while these grow; changes wait for
+ * it, as they do for a repair.
  *
- * Who may change: SHARES by mrs_prop_add() from any transition; every other kind only by who has the
- * leaf of the frame locked (or the record, for what is not linked yet). Anybody may read at any time.
- * Death: an interrupted set, clear or add has happened or not.
+ * Who may change: SHARES by mrs_prop_add() from any transition; every other kind only by who has
+ * the leaf of the frame locked (or the record, for what is not linked yet). Anybody may read at any
+ * time. Death: an interrupted set, clear or add has happened or not.
  */
 #ifndef MRS_POOL_PROPERTY_H
 #define MRS_POOL_PROPERTY_H
 
 #include "pool/pool.h"
-
-enum mrs_prop_kind {
-	MRS_PROP_SHARES = 1, /* value: references beyond the first, of a data or table frame; no aux */
-	MRS_PROP_SWAP = 2,   /* value: slot (swap/swap.h); aux: epoch << 32 | CRC-32C of the page */
-	MRS_PROP_DEPOSIT = 3, /* value: the table frame kept for the split of the huge leaf here */
-};
-
-struct mrs_prop {
-	uint64_t value;
-	uint64_t aux;
-};
+#include "pool/prop_lines.h"
 
 /* False if the frame does not have it. The two words belong together. */
 bool mrs_prop_get(struct morsel_pool *pool, uint64_t frame, enum mrs_prop_kind kind,
@@ -36,20 +27,33 @@ int mrs_prop_set(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_kind kind,
 bool mrs_prop_clear(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_kind kind,
 		    struct mrs_prop *prop);
 /*
- * Adds delta to value, atomically, and sets *now; makes the property where it was not there and takes
- * it away at 0. -ENOSPC in words where it had to be made; -ERANGE in words if it would go below 0.
+ * Adds delta to value, atomically, and sets *now; makes the property where it was not there and
+ * takes it away at 0. -ENOSPC in words where it had to be made; -ERANGE in words if it would go
+ * below 0. Only for SHARES. Frames that are walked in order are counted about as fast as in an
+ * array.
  */
 int mrs_prop_add(struct mrs_txn *txn, uint64_t frame, enum mrs_prop_kind kind, int64_t delta,
 		 uint64_t *now);
 
 /*
- * Makes room for so many properties of neighbouring frames to come. For who will set them while an
- * allocation of its transition is pending, or frames are being put: the table cannot grow then. -ENOSPC
- * in words; it may park the transition, as set and add may where the frame had no property.
+ * Makes room for so many properties of neighbouring frames to come, and for any SHARES. For who
+ * will set them while an allocation of its transition is pending, or frames are being put: the
+ * table cannot grow then. -ENOSPC in words; it may park the transition, as set and add may where
+ * the frame had no property.
  */
 int mrs_prop_reserve(struct mrs_txn *txn, unsigned count);
 
-/* Every property; a non-zero answer ends the walk and is returned. Gate closed, or only for looking. */
+/*
+ * The same for count frames, which may be in any order; now[i] (now may be NULL) is frames[i]'s
+ * value after. Memory is fetched ahead, so that this costs what an array costs, where one call for
+ * each frame costs several times as much. *done is how many were changed: all, or those before an
+ * error.
+ */
+int mrs_prop_add_many(struct mrs_txn *txn, const uint64_t frames[], unsigned count,
+		      enum mrs_prop_kind kind, int64_t delta, uint64_t now[], unsigned *done);
+
+/* Every property; a non-zero answer ends the walk and is returned. Gate closed, or only for
+ * looking. */
 int mrs_prop_each(struct morsel_pool *pool,
 		  int (*fn)(void *ctx, uint64_t frame, enum mrs_prop_kind kind,
 			    const struct mrs_prop *prop),
