@@ -7,9 +7,12 @@
 #include "core/object_support.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <morsel/dump.h>
 
 #include "support/counts.h"
 
@@ -392,7 +395,106 @@ static void after_handles(struct scene *scene, bool finished)
 		assert_content(scene, "a", 1, 60 * KIB);
 }
 
+/* ---- dump and restore ---- */
+
+static void before_dump(struct scene *scene)
+{
+	write_new(scene, "a", 1, 90 * KIB, 0, MORSEL_PAGES_4K, &scene->a);
+	scene->file = object_file("dump", 1, 0);
+	assert_ok(morsel_dump(scene->a, scene->file, NULL, NULL));
+}
+
+static void drop_dump(struct scene *scene)
+{
+	char pattern[160];
+	glob_t left;
+
+	/* What a death has left under a temporary name. */
+	snprintf(pattern, sizeof(pattern), "%s*", scene->file);
+	if (!glob(pattern, 0, NULL, &left)) {
+		for (size_t i = 0; i < left.gl_pathc; i++)
+			unlink(left.gl_pathv[i]);
+		globfree(&left);
+	}
+}
+
+static int child_dump(struct morsel_pool *pool, const char *file)
+{
+	struct morsel *morsel;
+	int rc = morsel_open(pool, "a", NULL, &morsel);
+
+	if (!rc)
+		rc = morsel_dump(morsel, file, NULL, NULL);
+	return rc ? rc : morsel_close(morsel);
+}
+
+/* The old dump or the new one, which say the same. */
+static void after_dump(struct scene *scene, bool finished)
+{
+	struct morsel *morsel;
+
+	assert_ok(morsel_restore(scene->pool, "b", scene->file, NULL, &morsel));
+	assert_ok(morsel_close(morsel));
+	assert_content(scene, "b", 1, 90 * KIB);
+	drop_dump(scene);
+}
+
+static int child_restore(struct morsel_pool *pool, const char *file)
+{
+	struct morsel *morsel;
+	int rc = morsel_restore(pool, "b", file, NULL, &morsel);
+
+	return rc ? rc : morsel_close(morsel);
+}
+
+static void after_restore(struct scene *scene, bool finished)
+{
+	struct morsel *morsel;
+
+	assert_false(finished && !has(scene, "b"));
+	if (!has(scene, "b")) {
+		assert_ok(morsel_restore(scene->pool, "b", scene->file, NULL, &morsel));
+		assert_ok(morsel_close(morsel));
+	}
+	assert_content(scene, "b", 1, 90 * KIB);
+	drop_dump(scene);
+}
+
+static void before_restore_range(struct scene *scene)
+{
+	struct morsel_restore_opts opts = {.size = sizeof(opts), .flags = MORSEL_LAZY};
+	struct morsel *morsel;
+
+	before_dump(scene);
+	assert_ok(morsel_restore(scene->pool, "b", scene->file, &opts, &morsel));
+	assert_ok(morsel_close(morsel));
+}
+
+static int child_restore_range(struct morsel_pool *pool, const char *file)
+{
+	struct morsel_restore_opts opts = {.size = sizeof(opts), .offset = 64 * KIB, .bytes = 1};
+	struct morsel *morsel;
+	int rc = morsel_open(pool, "b", NULL, &morsel);
+
+	if (!rc)
+		rc = morsel_restore_range(morsel, file, &opts);
+	return rc ? rc : morsel_close(morsel);
+}
+
+static void after_restore_range(struct scene *scene, bool finished)
+{
+	struct morsel *morsel = object_open(scene->pool, "b");
+
+	assert_ok(morsel_restore_range(morsel, scene->file, NULL));
+	assert_ok(morsel_close(morsel));
+	assert_content(scene, "b", 1, 90 * KIB);
+	drop_dump(scene);
+}
+
 static const struct act acts[] = {
+	{"dump", before_dump, child_dump, after_dump},
+	{"restore", before_dump, child_restore, after_restore},
+	{"restore_range", before_restore_range, child_restore_range, after_restore_range},
 	{"create", NULL, child_create, after_create},
 	{"create_pieces", NULL, child_create_pieces, after_create},
 	{"unlink", before_unlink, child_unlink, after_unlink},
