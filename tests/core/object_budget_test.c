@@ -211,6 +211,12 @@ static void test_no_target(void **state)
 #define WORKERS 4u
 #define OWN_WORDS 8u /* of each page, for who writes */
 
+static int complain(int code)
+{
+	fprintf(stderr, "child: %s\n", morsel_errormsg());
+	return code;
+}
+
 /* Its own word in each page counts up; now and then all of the content is read. */
 static int child_work(struct morsel_pool *pool, const char *argument)
 {
@@ -222,7 +228,7 @@ static int child_work(struct morsel_pool *pool, const char *argument)
 	volatile uint64_t *at;
 
 	if (!wrote || morsel_open(pool, "m", NULL, &morsel) || morsel_map(morsel, NULL, &view))
-		return 2;
+		return complain(2);
 	at = morsel_addr(view);
 	for (uint64_t i = 0; i < rounds * pages; i++) {
 		/* Mostly near the beginning: some pages are used more than others. */
@@ -251,7 +257,7 @@ static int child_hash(struct morsel_pool *pool, const char *argument)
 	const uint64_t *at;
 
 	if (morsel_open(pool, "m", NULL, &morsel) || morsel_map(morsel, NULL, &view))
-		return 2;
+		return complain(2);
 	at = morsel_addr(view);
 	for (uint64_t i = 0; i < LARGE / 8; i++)
 		if (i % 512 >= OWN_WORDS && at[i] != object_word(1, i * 8))
@@ -269,8 +275,10 @@ static int child_stop(struct morsel_pool *pool, const char *argument)
 	struct morsel *morsel;
 
 	if (morsel_open(pool, "m", NULL, &morsel) || morsel_map(morsel, NULL, &view))
-		return 2;
+		return complain(2);
 	((volatile uint64_t *)morsel_addr(view))[OWN_WORDS - 1] = 1;
+	/* What its fault brings beside the page has an end, too: stopped in it, others would wait. */
+	usleep(300000);
 	raise(SIGSTOP);
 	return ((volatile uint64_t *)morsel_addr(view))[OWN_WORDS - 1] == 1 ? 0 : 3;
 }
