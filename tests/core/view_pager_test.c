@@ -207,6 +207,7 @@ static void slot_is_used_again(void **state)
 	slot = (uint64_t)tell(f, 0, HERD_SLOT, 0);
 	assert_int_equal(mrs_pager_ensure(f->pool), 0);
 	assert_int_equal(tell(f, 0, HERD_MAP, 2), 0);
+	assert_int_equal(herd_do(f->pool, HERD_PROTECT, 0, -1), 0);
 	generation = herd->view[0].generation;
 	call = herd_receive(&f->process[0]);
 	herd_kill(&f->process[0]);

@@ -40,7 +40,7 @@
 #define NOBODY 65534
 
 /* A touch that nobody serves, and a signal that is swallowed, would last for ever. */
-#define PATIENCE_S 40
+#define PATIENCE_S 25
 
 struct fixture {
 	struct morsel_pool *pool;
