@@ -1,4 +1,5 @@
 morsel_test(NAME core_table_unit SOURCES table_test.c table_memory.c LABELS unit)
+morsel_test(NAME core_table_leaf SOURCES table_leaf_test.c table_memory.c LABELS unit threads)
 morsel_test(NAME core_table_hostile SOURCES table_hostile_test.c table_memory.c LABELS unit)
 morsel_test(NAME core_table_death SOURCES table_death_test.c table_memory.c LABELS unit)
 morsel_test(NAME core_table_threads SOURCES table_threads_test.c table_memory.c LABELS stress)
