@@ -65,7 +65,8 @@ int mrs_uffd_kind_check(struct morsel_pool *pool);
 /*
  * Ioctls on it, in one place: 0 or -errno without words; async-signal-safe. Copying wakes those who wait
  * at a page, lifting a protection too, and poison. Of several pages those that are resident already are
- * kept, and their waiters woken: copy answers how many they were.
+ * kept, and their waiters woken: copy answers how many they were. What is not registered of a range
+ * that is protected, or no more, is passed by; -ENOENT: none of it is.
  */
 int mrs_uffd_copy(int fd, void *to, const void *from, uint64_t bytes, bool protect);
 int mrs_uffd_protect(int fd, uint64_t address, uint64_t bytes, bool on);
