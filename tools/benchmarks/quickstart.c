@@ -2,6 +2,7 @@
  * morsel-quickstart: what tools/quickstart shows, once the library is built and a model is there.
  *
  *   morsel-quickstart share MODEL HASHES       see share.c
+ *   morsel-quickstart squeeze MODEL HASHES     see squeeze.c
  *   morsel-quickstart table MODEL [BYTES]      see table.c
  */
 #include "quickstart.h"
@@ -20,11 +21,15 @@ int main(int argc, char **argv)
 
 	probe_main(argc, argv);
 	share_main(argc, argv);
+	dir = dir && *dir ? dir : "/var/tmp";
 	if (argc == 4 && !strcmp(argv[1], "share"))
 		return share_model(argv[2], argv[3]);
+	if (argc == 4 && !strcmp(argv[1], "squeeze"))
+		return squeeze_model(argv[2], argv[3], dir);
 	if ((argc == 3 || (argc == 4 && bench_parse_bytes(argv[3], &bytes))) &&
 	    !strcmp(argv[1], "table"))
-		return print_table(argv[2], bytes, dir && *dir ? dir : "/var/tmp");
-	bench_say("usage: morsel-quickstart share MODEL HASHES | table MODEL [BYTES]");
+		return print_table(argv[2], bytes, dir);
+	bench_say("usage: morsel-quickstart share MODEL HASHES | squeeze MODEL HASHES | table "
+		  "MODEL [BYTES]");
 	return 2;
 }

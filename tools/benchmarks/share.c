@@ -30,7 +30,7 @@
 #include <morsel/morsel.h>
 
 #define ARGUMENT "--process"
-#define MODEL	 "model"
+#define MODEL	 QUICKSTART_MORSEL
 #define SOCKET	 3
 #define POOL	 4
 #define HIGH_FD	 16 /* copies for the child begin here, clear of the two above */
@@ -254,16 +254,16 @@ static int keep(const char *path, const char *text, uint64_t bytes)
 }
 
 /* All hash at once; their lines must be the same, and go to the file. */
-static int hash_everywhere(const struct process *process, const char *path)
+static int hash_everywhere(const struct process *process, unsigned count, const char *path)
 {
 	uint64_t bytes, first_bytes = 0;
 	char *first = NULL, *at;
 	unsigned i;
 	int error = 0;
 
-	for (i = 0; !error && i < QUICKSTART_PROCESSES; i++)
+	for (i = 0; !error && i < count; i++)
 		error = tell(&process[i], 'h');
-	for (i = 0; !error && i < QUICKSTART_PROCESSES; i++) {
+	for (i = 0; !error && i < count; i++) {
 		at = hear(&process[i], &bytes);
 		if (!at) {
 			error = -1;
@@ -303,18 +303,23 @@ static int change_and_look(const struct process *process, unsigned writer)
 	return 0;
 }
 
-static int run_processes(const struct process *process, const char *hashes)
+static int hash_and_say(const struct process *process, unsigned count, const char *hashes)
 {
 	uint64_t start;
 
-	if (wait_mapped(process, QUICKSTART_PROCESSES))
+	if (wait_mapped(process, count))
 		return -1;
-	printf("  %d processes have mapped it\n", QUICKSTART_PROCESSES);
+	printf("  %u processes have mapped it\n", count);
 	start = bench_now();
-	if (hash_everywhere(process, hashes))
+	if (hash_everywhere(process, count, hashes))
 		return -1;
 	printf("  each has computed the SHA-256 of every tensor: all the same (%.2f s)\n",
 	       (double)(bench_now() - start) / 1e9);
+	return 0;
+}
+
+static int change_and_say(const struct process *process)
+{
 	/* Twice: the second change is the inverse of the first. */
 	if (change_and_look(process, 3) || change_and_look(process, 5))
 		return -1;
@@ -324,16 +329,18 @@ static int run_processes(const struct process *process, const char *hashes)
 	return 0;
 }
 
-static int share_morsel(int pool_fd, const char *hashes)
+int hash_in_processes(int pool_fd, unsigned count, bool change, const char *hashes)
 {
 	struct process process[QUICKSTART_PROCESSES];
 	unsigned started;
 	int error = 0;
 
-	for (started = 0; !error && started < QUICKSTART_PROCESSES; started += !error)
+	for (started = 0; !error && started < count; started += !error)
 		error = start(&process[started], pool_fd);
 	if (!error)
-		error = run_processes(process, hashes);
+		error = hash_and_say(process, count, hashes);
+	if (!error && change)
+		error = change_and_say(process);
 	if (end_all(process, started))
 		error = -1;
 	return error;
@@ -364,12 +371,12 @@ static int import_and_share(struct morsel_pool *pool, const char *model, const c
 	error = say_import(morsel, bench_now() - start);
 	fflush(stdout);
 	if (!error)
-		error = share_morsel(morsel_pool_fd(pool), hashes);
+		error = hash_in_processes(morsel_pool_fd(pool), QUICKSTART_PROCESSES, true, hashes);
 	morsel_close(morsel);
 	return error;
 }
 
-static uint64_t file_bytes(const char *path)
+uint64_t file_bytes(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	off_t end = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
