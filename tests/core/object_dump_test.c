@@ -385,6 +385,9 @@ static void on_demand(uint64_t bytes, uint32_t flags, uint32_t pages)
 	assert_ok(morsel_restore_range(lazy, dump_path(0), &opts));
 	assert_true(object_info(lazy).bytes_allocated <= 2 * MIB);
 	write_page(lazy, 1, 99);
+	/* In the middle of what is still to come; larger pages would come with zeros around it. */
+	if (pages == MORSEL_PAGES_4K)
+		write_page(lazy, 20, 98);
 	for (unsigned i = 0; i < 2; i++) {
 		demand[i] = (struct demand){.morsel = lazy, .seed = i};
 		assert_int_equal(pthread_create(&thread[i], NULL, demand_thread, &demand[i]), 0);
@@ -392,6 +395,8 @@ static void on_demand(uint64_t bytes, uint32_t flags, uint32_t pages)
 	for (unsigned i = 0; i < 2; i++)
 		pthread_join(thread[i], NULL);
 	write_page(morsel, 1, 99);
+	if (pages == MORSEL_PAGES_4K)
+		write_page(morsel, 20, 98);
 	free(was.page);
 	was = image_of(morsel);
 	is = image_of(lazy);
@@ -467,6 +472,48 @@ static void test_equal_checksums(void **state)
 	assert_ok(morsel_close(morsel));
 	unlink(dump_path(0));
 	unlink(dump_path(1));
+	object_pool_end(pool);
+}
+
+/* ---- beside a writer ---- */
+
+struct writer {
+	struct morsel_view *view;
+	uint64_t words;
+	uint32_t stop;
+};
+
+static void *writer_thread(void *ctx)
+{
+	struct writer *writer = ctx;
+	uint64_t *word = morsel_addr(writer->view), random = 3;
+
+	while (!mrs_load_acquire32(&writer->stop))
+		mrs_store_relaxed(&word[test_random(&random) % writer->words], random);
+	return NULL;
+}
+
+/* What somebody writes meanwhile never makes a dump that looks damaged. */
+static void test_beside_a_writer(void **state)
+{
+	struct morsel_pool *pool = object_pool(64 * MIB);
+	struct morsel *morsel = object_create(pool, "m", 8 * MIB, 0, MORSEL_PAGES_4K), *copy;
+	struct writer writer = {.words = 8 * MIB / 8};
+	pthread_t thread;
+
+	assert_ok(morsel_map(morsel, NULL, &writer.view));
+	assert_int_equal(pthread_create(&thread, NULL, writer_thread, &writer), 0);
+	for (unsigned n = 0; n < 10; n++) {
+		dump(morsel, dump_path(0), NULL);
+		assert_ok(morsel_restore(pool, "copy", dump_path(0), NULL, &copy));
+		assert_ok(morsel_close(copy));
+		assert_ok(morsel_unlink(pool, "copy"));
+	}
+	mrs_store_release32(&writer.stop, 1);
+	pthread_join(thread, NULL);
+	morsel_view_destroy(writer.view);
+	assert_ok(morsel_close(morsel));
+	unlink(dump_path(0));
 	object_pool_end(pool);
 }
 
@@ -551,12 +598,13 @@ static void test_snapshot(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_one_run),	       cmocka_unit_test(test_scattered),
-		cmocka_unit_test(test_evictable),      cmocka_unit_test(test_empty),
-		cmocka_unit_test(test_holes),	       cmocka_unit_test(test_tensors),
-		cmocka_unit_test(test_names_and_info), cmocka_unit_test(test_range),
-		cmocka_unit_test(test_on_demand),      cmocka_unit_test(test_equal_checksums),
-		cmocka_unit_test(test_chain),	       cmocka_unit_test(test_snapshot),
+		cmocka_unit_test(test_one_run),		cmocka_unit_test(test_scattered),
+		cmocka_unit_test(test_evictable),	cmocka_unit_test(test_empty),
+		cmocka_unit_test(test_holes),		cmocka_unit_test(test_tensors),
+		cmocka_unit_test(test_names_and_info),	cmocka_unit_test(test_range),
+		cmocka_unit_test(test_on_demand),	cmocka_unit_test(test_equal_checksums),
+		cmocka_unit_test(test_beside_a_writer), cmocka_unit_test(test_chain),
+		cmocka_unit_test(test_snapshot),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
