@@ -18,7 +18,6 @@
 #include "pool/internal.h"
 #include "view/office.h"
 
-
 #define TICK_MIN_NS 100000
 #define TICK_MAX_NS 10000000000ll
 
