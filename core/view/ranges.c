@@ -7,12 +7,15 @@
 
 #include "base/base.h"
 
+/* What is reserved at once: a letter that forgets around grants cannot get memory. */
+#define AHEAD 32u
+
 int mrs_ranges_reserve(struct mrs_ranges *set)
 {
-	size_t room = mrs_max(2 * set->room, 8u);
+	size_t room = mrs_max(2 * set->room, 64u);
 	struct mrs_range *range;
 
-	if (set->count + 2 <= set->room)
+	if (set->count + AHEAD <= set->room)
 		return 0;
 	range = realloc(set->range, room * sizeof(*range));
 	if (!range)

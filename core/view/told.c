@@ -43,16 +43,13 @@ static struct mrs_range meant(const struct morsel_view *view, const struct mrs_p
 
 /* ---- forgetting ---- */
 
-/* Has the target forget the range, or the whole view. The view's lock is held. */
-static int forget(struct morsel_view *view, struct mrs_range range)
+/* Has the target forget pages that nobody has granted, or the whole view. The view's lock is held.
+ */
+static int forget_piece(struct morsel_view *view, struct mrs_range range)
 {
-	uint64_t block = view->target.block_bytes / MRS_PAGE_BYTES;
 	struct mrs_range held;
 	int rc;
 
-	range.first = mrs_round_down(range.first, block);
-	if (mrs_view_is_granted(view, range.first, range.end, &held))
-		return -EBUSY;
 	if (!mrs_ranges_has_room(&view->missing)) {
 		range = (struct mrs_range){0, view->target.bytes / MRS_PAGE_BYTES};
 		if (mrs_view_is_granted(view, range.first, range.end, &held))
@@ -68,9 +65,49 @@ static int forget(struct morsel_view *view, struct mrs_range range)
 	return 0;
 }
 
+static int forget(struct morsel_view *view, struct mrs_range range)
+{
+	uint64_t block = view->target.block_bytes / MRS_PAGE_BYTES;
+	struct mrs_range held;
+
+	range.first = mrs_round_down(range.first, block);
+	if (mrs_view_is_granted(view, range.first, range.end, &held))
+		return -EBUSY;
+	return forget_piece(view, range);
+}
+
+/* The first grant in the range, in the order of pages; an empty one at its end if there is none. */
+static struct mrs_range next_grant(const struct morsel_view *view, struct mrs_range range)
+{
+	struct mrs_range next = {range.end, range.end}, held;
+
+	while (range.first < next.first &&
+	       mrs_view_is_granted(view, range.first, next.first, &held))
+		next = (struct mrs_range){mrs_max(held.first, range.first), held.end};
+	return next;
+}
+
+/*
+ * What is granted is pinned, and who pins and who retargets have seen each other (registry.h): it
+ * is not among the pages that the asker has locked, though his letter's range may reach over it.
+ */
+static int forget_around_grants(struct morsel_view *view, struct mrs_range range)
+{
+	int rc = 0;
+
+	while (!rc && range.first < range.end) {
+		struct mrs_range grant = next_grant(view, range);
+
+		if (range.first < grant.first)
+			rc = forget_piece(view, (struct mrs_range){range.first, grant.first});
+		range.first = grant.end;
+	}
+	return rc;
+}
+
 static int told_invalidate(struct told *told, struct morsel_view *view)
 {
-	return view->by_mail ? forget(view, meant(view, told->letter)) : 0;
+	return view->by_mail ? forget_around_grants(view, meant(view, told->letter)) : 0;
 }
 
 /* What of the view lies beyond the morsel's end, if the letter still holds. */

@@ -305,16 +305,20 @@ static int copy_once(int fd, uint64_t to, const char *from, uint64_t bytes, uint
 
 int mrs_uffd_copy(int fd, void *to, const void *from, uint64_t bytes, bool protect)
 {
-	uint64_t at = 0, done, there = 0;
+	uint64_t at = 0, done, there = 0, most = bytes;
 	int rc;
 
 	while (at < bytes) {
-		rc = copy_once(fd, (uintptr_t)to + at, (const char *)from + at, bytes - at,
-			       protect ? UFFDIO_COPY_MODE_WP : 0, &done);
+		rc = copy_once(fd, (uintptr_t)to + at, (const char *)from + at,
+			       mrs_min(most, bytes - at), protect ? UFFDIO_COPY_MODE_WP : 0, &done);
 		if (rc == -EEXIST) {
 			done = MRS_PAGE_BYTES;
 			there += done;
 			mrs_uffd_wake(fd, (uintptr_t)to + at, done);
+		} else if (rc == -ENOENT && mrs_min(most, bytes - at) > MRS_PAGE_BYTES) {
+			/* One call does not go beyond one mapping: of a stitched view, a run. */
+			most = MRS_PAGE_BYTES;
+			continue;
 		} else if (rc) {
 			return rc;
 		}

@@ -21,6 +21,7 @@
 #include "view/internal.h"
 #include "view/pager.h"
 #include "view/regions.h"
+#include "view/uffd.h"
 
 bool mrs_view_is_cpu(const struct morsel_view *view)
 {
@@ -142,9 +143,15 @@ int mrs_view_watch_start(struct morsel_view *view, const struct mrs_run_list *li
 		.writable = view->target.access & MORSEL_WRITE,
 		.listed = mrs_view_flags(view) & MRS_VIEW_POOLED ? NULL : &view->listed,
 	};
-	int rc = view->watched ? mrs_region_add(&region) : 0;
+	struct mrs_faults *faults;
+	int rc;
 
-	if (rc || !view->watched)
+	if (!view->watched)
+		return 0;
+	rc = mrs_faults_of(view->morsel->pool, &faults);
+	if (!rc)
+		rc = mrs_region_add(&region);
+	if (rc)
 		return rc;
 	view->region = region.address;
 	((struct mrs_cpu_map *)view->target.state)->closed = true;
@@ -203,11 +210,25 @@ int mrs_view_pin(struct morsel_view *view, uint64_t first, uint64_t end, struct 
 	return mrs_registry_pin(view->morsel->pool, view->listed, base + first, base + end, pin);
 }
 
+/* The window shows what has come since it was opened: lazy pages, a morsel that has grown. */
+static int open_window(struct morsel_view *window, uint64_t first, uint64_t end)
+{
+	int rc;
+
+	pthread_mutex_lock(&window->lock);
+	rc = mrs_view_restore(window, (struct mrs_range){first, end});
+	pthread_mutex_unlock(&window->lock);
+	return rc;
+}
+
 int mrs_view_make_resident(struct morsel_view *view, uint64_t first, uint64_t end, bool write)
 {
 	struct mrs_window window = window_of(view->window ? view->window : view);
+	int rc = view->window ? open_window(view->window, first, end) : 0;
 
 	MRS_PROBE("view.pin.pinned");
-	return mrs_fill_range(view->morsel, &window, view->target.offset / MRS_PAGE_BYTES + first,
-			      end - first, write);
+	return rc ? rc
+		  : mrs_fill_range(view->morsel, &window,
+				   view->target.offset / MRS_PAGE_BYTES + first, end - first,
+				   write);
 }

@@ -36,6 +36,8 @@ extern const struct contract_target contract_software_copying;
 /* The one under test, and what capabilities.tsv lists for it. */
 extern const struct contract_target *contract_target;
 extern uint32_t contract_caps;
+/* Run over an evictable morsel, in a pool that has somewhere to evict to. */
+extern bool contract_evictable;
 
 #define CONTRACT_PAGES 512u
 
@@ -48,6 +50,8 @@ struct contract {
 
 int contract_set_up(void **state);
 int contract_tear_down(void **state);
+/* The flags of a morsel in this run. */
+uint32_t contract_flags(uint32_t flags);
 struct morsel_view *contract_open(struct morsel *morsel, uint32_t access);
 
 /* The morsel's bytes, by way of its runs and the pool's file: what every view must show. */
@@ -74,5 +78,13 @@ void contract_position(void **state);
 void contract_threads(void **state);
 void contract_destroy_any_time(void **state);
 void contract_says_no(void **state);
+
+/* evict.c: what evictable morsels promise beside that. */
+void contract_evicted_comes_back(void **state);
+void contract_pinned_stays(void **state);
+void contract_told_before(void **state);
+void contract_evict_random(void **state);
+void contract_evict_threads(void **state);
+void contract_stopped_process(void **state);
 
 #endif

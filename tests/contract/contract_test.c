@@ -1,6 +1,6 @@
 /*
- * The contract of a view, for one target: contract_test TARGET CAPABILITIES.TSV. The tests are in
- * promises.c; here is what they share.
+ * The contract of a view, for one target: contract_test TARGET CAPABILITIES.TSV [evictable]. The
+ * tests are in promises.c, and evict.c for evictable morsels; here is what they share.
  */
 #include "contract/contract.h"
 
@@ -15,11 +15,14 @@
 
 #include <cmocka.h>
 
+#include <morsel/swap.h>
+
 #include "base/base.h"
 #include "support/counts.h"
 
 const struct contract_target *contract_target;
 uint32_t contract_caps;
+bool contract_evictable;
 
 static uint64_t seed;
 
@@ -79,14 +82,53 @@ static uint32_t listed_caps(const char *path, const char *name)
 
 /* ---- what the tests share ---- */
 
+uint32_t contract_flags(uint32_t flags)
+{
+	return flags | (contract_evictable ? MORSEL_EVICTABLE : 0);
+}
+
+static void swap_path(char *path, size_t bytes)
+{
+	const char *directory = getenv("TMPDIR");
+
+	snprintf(path, bytes, "%.60s/morsel-contract-%d-swap", directory ? directory : "/tmp",
+		 (int)getpid());
+}
+
+static void add_swap(struct morsel_pool *pool)
+{
+	char path[128];
+	struct morsel_swap_opts opts = {
+		.size = sizeof(opts),
+		.path = path,
+		.bytes = 16 * MIB,
+		.flags = MORSEL_SWAP_PLAIN_IO | MORSEL_SWAP_SPARSE | MORSEL_SWAP_OVERWRITE,
+	};
+
+	swap_path(path, sizeof(path));
+	if (morsel_swap_add(pool, &opts, NULL))
+		fail_msg("%s", morsel_errormsg());
+}
+
+static void remove_swap(void)
+{
+	char path[128];
+
+	swap_path(path, sizeof(path));
+	unlink(path);
+}
+
 int contract_set_up(void **state)
 {
 	struct contract *c = calloc(1, sizeof(*c));
 
 	c->pool = support_pool();
+	if (contract_evictable)
+		add_swap(c->pool);
 	c->fd = dup(morsel_pool_fd(c->pool));
-	c->morsel = support_morsel(c->pool, "morsel", CONTRACT_PAGES * PAGE, contract_target->flags,
-				   contract_target->pages);
+	c->morsel = support_morsel(c->pool, "morsel", CONTRACT_PAGES * PAGE,
+				   contract_flags(contract_target->flags),
+				   contract_evictable ? MORSEL_PAGES_4K : contract_target->pages);
 	c->random = seed;
 	support_number(c->morsel, c->pool, 7);
 	*state = c;
@@ -99,6 +141,8 @@ int contract_tear_down(void **state)
 
 	assert_int_equal(morsel_close(c->morsel), 0);
 	assert_int_equal(morsel_pool_close(c->pool), 0);
+	if (contract_evictable)
+		remove_swap();
 	close(c->fd);
 	free(c);
 	return 0;
@@ -151,10 +195,13 @@ void contract_check(const struct contract *c, struct morsel_view *view, uint64_t
 {
 	char *want = malloc(bytes), *have = malloc(bytes);
 	struct morsel_grant grant;
+	int rc;
 
 	assert_true(want && have);
-	if (morsel_acquire(view, offset, bytes, MORSEL_READ, &grant))
-		fail_msg("%s", morsel_errormsg());
+	rc = morsel_acquire(view, offset, bytes, MORSEL_READ, &grant);
+
+	if (rc)
+		fail_msg("%d: %s", rc, morsel_errormsg());
 	assert_int_equal(contract_target->peek(view, offset, have, bytes), 0);
 	contract_truth(c, c->morsel, base + offset, want, bytes);
 	assert_memory_equal(want, have, bytes);
@@ -167,12 +214,14 @@ void contract_write(struct morsel_view *view, uint64_t offset, uint64_t bytes, u
 {
 	unsigned char *buffer = malloc(bytes);
 	struct morsel_grant grant;
+	int rc;
 
 	assert_non_null(buffer);
 	for (uint64_t i = 0; i < bytes; i++)
 		buffer[i] = (unsigned char)(test_random(&value) >> 32);
-	if (morsel_acquire(view, offset, bytes, MORSEL_WRITE, &grant))
-		fail_msg("%s", morsel_errormsg());
+	rc = morsel_acquire(view, offset, bytes, MORSEL_WRITE, &grant);
+	if (rc)
+		fail_msg("%d: %s", rc, morsel_errormsg());
 	assert_int_equal(contract_target->poke(view, offset, buffer, bytes), 0);
 	morsel_release(&grant);
 	free(buffer);
@@ -181,32 +230,33 @@ void contract_write(struct morsel_view *view, uint64_t offset, uint64_t bytes, u
 int main(int argc, char **argv)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, contract_set_up, contract_tear_down)
+	const struct CMUnitTest evict[] = {
+		TEST(contract_evicted_comes_back), TEST(contract_pinned_stays),
+		TEST(contract_told_before),	   TEST(contract_evict_random),
+		TEST(contract_evict_threads),	   TEST(contract_stopped_process),
+	};
 	const struct CMUnitTest tests[] = {
-		TEST(contract_one_truth),
-		TEST(contract_invalidate),
-		TEST(contract_random),
-		TEST(contract_coherent),
-		TEST(contract_no_early_reuse),
-		TEST(contract_cut_and_grown),
-		TEST(contract_nothing_lost),
-		TEST(contract_grants_hold),
-		TEST(contract_lazy),
-		TEST(contract_grow),
-		TEST(contract_rights),
-		TEST(contract_position),
-		TEST(contract_threads),
-		TEST(contract_destroy_any_time),
+		TEST(contract_one_truth),      TEST(contract_invalidate),
+		TEST(contract_random),	       TEST(contract_coherent),
+		TEST(contract_no_early_reuse), TEST(contract_cut_and_grown),
+		TEST(contract_nothing_lost),   TEST(contract_grants_hold),
+		TEST(contract_lazy),	       TEST(contract_grow),
+		TEST(contract_rights),	       TEST(contract_position),
+		TEST(contract_threads),	       TEST(contract_destroy_any_time),
 		TEST(contract_says_no),
 	};
 
-	for (size_t i = 0; argc == 3 && i < mrs_array_length(targets); i++)
+	for (size_t i = 0; argc >= 3 && i < mrs_array_length(targets); i++)
 		if (!strcmp(targets[i]->name, argv[1]))
 			contract_target = targets[i];
 	if (!contract_target) {
-		fprintf(stderr, "usage: contract_test TARGET CAPABILITIES.TSV\n");
+		fprintf(stderr, "usage: contract_test TARGET CAPABILITIES.TSV [evictable]\n");
 		return 2;
 	}
 	contract_caps = listed_caps(argv[2], contract_target->name);
+	contract_evictable = argc == 4 && !strcmp(argv[3], "evictable");
 	seed = test_seed();
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	if (cmocka_run_group_tests(tests, NULL, NULL))
+		return 1;
+	return contract_evictable ? cmocka_run_group_tests(evict, NULL, NULL) : 0;
 }
