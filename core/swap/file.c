@@ -20,10 +20,13 @@
 
 #include "base/probe.h"
 #include "swap/internal.h"
+#include "swap/uring.h"
 
 #define HEAD_MAGIC  0x3150415753004d00ull
 #define BLOCK_SLOTS 512
-#define REQUEST_MAX 64 /* pages of one request */
+#define REQUEST_MAX 16	    /* pages of one request: a batch becomes 32 or more */
+#define SECONDS	    30	    /* that a write may take */
+#define LOST	    0xffffu /* owner of a slot that a late write may still reach */
 #define SLOTS_MAX   ((uint64_t)1 << 36)
 
 struct head {
@@ -273,27 +276,81 @@ static unsigned run_length(const uint64_t own[], unsigned count)
 	return run;
 }
 
-static int write_all(int fd, const uint64_t own[], const void *const memory[], unsigned count)
+/* Cuts pages into requests of neighbours; returns how many. */
+static unsigned cut(const uint64_t own[], struct iovec iov[], unsigned count,
+		    struct mrs_transfer request[])
 {
-	struct iovec iov[REQUEST_MAX];
-	unsigned run;
+	unsigned many = 0, run;
 
 	for (unsigned i = 0; i < count; i += run) {
-		int rc;
-
 		run = run_length(own + i, count - i);
-		for (unsigned k = 0; k < run; k++)
-			iov[k] = (struct iovec){(void *)memory[i + k], MRS_PAGE_BYTES};
-		rc = transfer(fd, true, iov, run, offset_of(own[i]));
-		MRS_PROBE("swap.file.written");
-		if (rc)
-			return rc;
+		request[many++] = (struct mrs_transfer){
+			.iov = iov + i, .count = run, .first = i, .offset = offset_of(own[i])};
 	}
-	return 0;
+	return many;
+}
+
+/* The rings, where the target is to use them and this process can. */
+static struct mrs_uring *rings_of(struct mrs_swap_target *target)
+{
+	struct mrs_uring *uring;
+	uint32_t said = 0;
+
+	if (target->record->flags & MORSEL_SWAP_PLAIN_IO)
+		return NULL;
+	uring = (struct mrs_uring *)(uintptr_t)mrs_load_acquire(&target->swap->uring);
+	if (uring || mrs_load_relaxed32(&target->swap->uring_missing))
+		return uring;
+	if (!mrs_swap_uring(target->swap, &uring))
+		return uring;
+	if (mrs_cas32(&target->swap->uring_missing, &said, 1))
+		mrs_log(MRS_LOG_WARN, "this process reads and writes %s one request at a time: %s",
+			target->record->path, morsel_errormsg());
+	return NULL;
+}
+
+/* Sets each request's rc. In time only where there are rings. */
+static void run_requests(struct mrs_swap_target *target, int fd, bool write,
+			 struct mrs_transfer request[], unsigned many)
+{
+	struct mrs_uring *uring = rings_of(target);
+	bool ran = uring && mrs_uring_run(uring, fd, write, request, many, write ? SECONDS : 0);
+
+	for (unsigned i = 0; i < many; i++) {
+		/* Half done, interrupted, or refused by the ring: once more, and to the end. */
+		if (!ran || (request[i].rc && request[i].rc != -EINPROGRESS))
+			request[i].rc = transfer(fd, write, request[i].iov, request[i].count,
+						 request[i].offset);
+	}
+}
+
+/* Frees what could not be written; what may yet be written is not to be used again. */
+static int finish_save(struct mrs_swap_target *target, struct mrs_txn *txn,
+		       const struct mrs_transfer request[], unsigned many, const uint64_t own[],
+		       const unsigned at[], struct mrs_swap_page page[])
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < many; i++) {
+		for (unsigned k = request[i].first; k < request[i].first + request[i].count; k++) {
+			if (!request[i].rc)
+				page[at[k]].slot = mrs_slot_make(target, own[k]);
+			else if (request[i].rc == -EINPROGRESS)
+				take_over(target, own[k], LOST);
+			else
+				free_slot(target, txn, own[k]);
+		}
+		if (request[i].rc && rc != -ETIMEDOUT)
+			rc = request[i].rc == -EINPROGRESS ? -ETIMEDOUT : request[i].rc;
+	}
+	return rc;
 }
 
 static int write_failed(struct mrs_swap_target *target, int rc)
 {
+	if (rc == -ETIMEDOUT)
+		return mrs_fail(rc, "writing to swap file %s of %s did not end within %d s",
+				target->record->path, mrs_pool_path(target->pool), SECONDS);
 	return mrs_fail(rc == -ENOSPC ? -ENOSPC : -EIO, "swap file %s of %s cannot be written: %s",
 			target->record->path, mrs_pool_path(target->pool), strerror(-rc));
 }
@@ -301,7 +358,8 @@ static int write_failed(struct mrs_swap_target *target, int rc)
 static int save(struct mrs_swap_target *target, struct mrs_txn *txn, const void *const memory[],
 		struct mrs_swap_page page[], unsigned count, enum mrs_swap_effort effort)
 {
-	const void *wanted[MRS_SWAP_BATCH];
+	struct mrs_transfer request[MRS_SWAP_BATCH];
+	struct iovec iov[MRS_SWAP_BATCH];
 	unsigned at[MRS_SWAP_BATCH], many = 0, got;
 	uint64_t own[MRS_SWAP_BATCH];
 	int fd = mrs_swap_file_open(target), rc;
@@ -312,20 +370,17 @@ static int save(struct mrs_swap_target *target, struct mrs_txn *txn, const void 
 	for (unsigned i = 0; i < count && many < MRS_SWAP_BATCH; i++)
 		if (!page[i].slot) {
 			at[many] = i;
-			wanted[many++] = memory[i];
+			iov[many++] = (struct iovec){(void *)memory[i], MRS_PAGE_BYTES};
 		}
 	got = take(target, txn->index + 1, own, many);
 	if (!got)
 		return 0;
+	many = cut(own, iov, got, request);
 	parked = mrs_txn_park(target->pool);
-	rc = write_all(fd, own, wanted, got);
+	run_requests(target, fd, true, request, many);
+	MRS_PROBE("swap.file.written");
 	mrs_txn_unpark(target->pool, parked);
-	for (unsigned i = 0; i < got; i++) {
-		if (rc)
-			free_slot(target, txn, own[i]);
-		else
-			page[at[i]].slot = mrs_slot_make(target, own[i]);
-	}
+	rc = finish_save(target, txn, request, many, own, at, page);
 	return rc ? write_failed(target, rc) : 0;
 }
 
@@ -350,44 +405,33 @@ static bool is_ours(const struct mrs_swap_target *target, const struct mrs_swap_
 	       is_slot(target, mrs_slot_own(page->slot));
 }
 
-/* Pages i ... that are ours and lie side by side. */
-static unsigned load_run(struct mrs_swap_target *target, int fd, struct mrs_swap_page page[],
-			 void *const memory[], unsigned count)
-{
-	struct iovec iov[REQUEST_MAX];
-	unsigned run = 0;
-	int rc;
-
-	while (run < count && run < REQUEST_MAX && is_ours(target, &page[run]) &&
-	       is_aligned(memory[run]) && page[run].slot == page[0].slot + run) {
-		iov[run] = (struct iovec){memory[run], MRS_PAGE_BYTES};
-		run++;
-	}
-	if (!run) {
-		page[0].rc = load_one(target, mrs_slot_own(page[0].slot), memory[0]);
-		return 1;
-	}
-	rc = transfer(fd, false, iov, run, offset_of(mrs_slot_own(page[0].slot)));
-	/* One bad page must not spoil its neighbours. */
-	for (unsigned i = 0; i < run; i++)
-		page[i].rc = rc ? load_one(target, mrs_slot_own(page[i].slot), memory[i]) : 0;
-	return run;
-}
-
 static void load(struct mrs_swap_target *target, struct mrs_swap_page page[], void *const memory[],
 		 unsigned count)
 {
+	struct mrs_transfer request[MRS_SWAP_BATCH];
+	struct iovec iov[MRS_SWAP_BATCH];
+	unsigned at[MRS_SWAP_BATCH], many = 0, found = 0;
+	uint64_t own[MRS_SWAP_BATCH];
 	int fd = mrs_swap_file_open(target);
 
-	for (unsigned i = 0; i < count;) {
-		if (!is_ours(target, &page[i])) {
-			i++;
-		} else if (fd < 0) {
-			page[i++].rc = -EIO;
-		} else {
-			i += load_run(target, fd, page + i, memory + i, count - i);
+	for (unsigned i = 0; i < count && found < MRS_SWAP_BATCH; i++) {
+		if (!is_ours(target, &page[i]))
+			continue;
+		if (fd < 0 || !is_aligned(memory[i])) {
+			page[i].rc = load_one(target, mrs_slot_own(page[i].slot), memory[i]);
+			continue;
 		}
+		own[found] = mrs_slot_own(page[i].slot);
+		iov[found] = (struct iovec){memory[i], MRS_PAGE_BYTES};
+		at[found++] = i;
 	}
+	many = cut(own, iov, found, request);
+	run_requests(target, fd, false, request, many);
+	for (unsigned i = 0; i < many; i++)
+		for (unsigned k = request[i].first; k < request[i].first + request[i].count; k++)
+			/* One bad page must not spoil its neighbours. */
+			page[at[k]].rc =
+				request[i].rc ? load_one(target, own[k], memory[at[k]]) : 0;
 }
 
 /* ---- adding and removing ---- */
@@ -488,8 +532,14 @@ static int make(struct mrs_swap_target *target)
 {
 	struct mrs_swap_record *record = target->record;
 	bool made = access(record->path, F_OK) != 0;
-	int fd = open_path(record->path, O_CREAT), rc;
+	struct mrs_uring *uring;
+	int fd, rc = 0;
 
+	if (!(record->flags & MORSEL_SWAP_PLAIN_IO))
+		rc = mrs_swap_uring(target->swap, &uring);
+	if (rc)
+		return rc;
+	fd = open_path(record->path, O_CREAT);
 	if (fd < 0)
 		return mrs_fail_errno(fd, "cannot open swap file %s", record->path);
 	rc = is_usable(target, fd);
@@ -535,7 +585,7 @@ static void each(struct mrs_swap_target *target,
 	for (uint64_t i = 0; i < target->record->slots; i++) {
 		unsigned who = mrs_load_acquire16(owner_at(target, i));
 
-		if (who)
+		if (who && who != LOST)
 			fn(ctx, i, who);
 	}
 }
@@ -547,7 +597,7 @@ static void owned(struct mrs_swap_target *target,
 
 static void repair(struct mrs_swap_target *target, struct mrs_txn *txn)
 {
-	uint64_t slots = target->record->slots;
+	uint64_t slots = target->record->slots, used = 0;
 
 	if (!is_slot(target, 0))
 		return;
@@ -558,7 +608,10 @@ static void repair(struct mrs_swap_target *target, struct mrs_txn *txn)
 		for (uint64_t i = block * BLOCK_SLOTS; i < end; i++)
 			taken += mrs_load_relaxed16(owner_at(target, i)) != 0;
 		mrs_store_release32(taken_in(target, block), taken);
+		used += taken;
 	}
+	mrs_store_release(&target->record->used, used);
+	mrs_store_release(&target->record->stored, used * MRS_PAGE_BYTES);
 }
 
 const struct mrs_swap_ops mrs_swap_file_ops = {

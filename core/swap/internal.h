@@ -28,8 +28,9 @@
 #define MRS_SWAP_CLASSES  24
 #define MRS_SWAP_OWN_BITS 48
 #define MRS_SWAP_OWN_MASK ((1ull << MRS_SWAP_OWN_BITS) - 1)
-#define MRS_SWAP_MADE	  (1ull << 32) /* in record.flags: the file was made for it, and goes with it \
-					*/
+#define MRS_SWAP_MADE                                                               \
+	(1ull << 32) /* in record.flags: the file was made for it, and goes with it \
+		      */
 
 enum mrs_swap_state {
 	MRS_SWAP_NEW, /* being added, or a stopped add: takes nothing */
@@ -104,6 +105,7 @@ static inline uint64_t mrs_slot_own(uint64_t slot)
 }
 
 struct mrs_codecs;
+struct mrs_uring;
 
 struct mrs_swap {
 	struct mrs_part part;
@@ -111,6 +113,8 @@ struct mrs_swap {
 					    */
 	uint64_t retired[16]; /* fd + 1: of targets that were replaced; closed with the handle */
 	struct mrs_codecs *codecs;
+	uint64_t uring;		/* struct mrs_uring *, atomic; made when a target first wants it */
+	uint32_t uring_missing; /* it was tried and said in the log */
 };
 
 /* A target, as one call sees it. */
@@ -189,6 +193,9 @@ void mrs_swap_count(uint64_t *word, int64_t delta);
 
 /* Takes a target apart whose state is NEW or GONE; inside a transition. */
 void mrs_swap_dismantle(struct mrs_txn *txn, struct mrs_swap_target *target);
+
+/* The handle's rings, made if need be, outside signal handlers only; -EOPNOTSUPP in words. */
+int mrs_swap_uring(struct mrs_swap *swap, struct mrs_uring **uring);
 
 /* ---- file.c ---- */
 

@@ -116,7 +116,6 @@ static void repair_slots(struct mrs_swap_target *target, struct mrs_txn *txn, un
 	ops->repair(target, txn);
 	ops->each(target, collect, &slots);
 	if (slots.count) {
-		/* Found in order by most targets; by slab.c in order of the slabs' words. */
 		qsort(slots.own, slots.count, sizeof(*slots.own), compare);
 		mrs_prop_each(target->pool, mark_named, &slots);
 	}

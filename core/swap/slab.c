@@ -446,12 +446,18 @@ void mrs_slab_owned(struct mrs_swap_target *target,
 	}
 }
 
-static unsigned count_free(const struct slab *slab)
+/* Counts the slab's objects; returns how many are free. */
+static unsigned count_free(const struct slab *slab, uint64_t *used, uint64_t *stored)
 {
 	unsigned free = 0;
 
-	for (unsigned i = 0; i < objects_of(slab->class); i++)
-		free += !(slab->object[i] & META_TAKEN);
+	for (unsigned i = 0; i < objects_of(slab->class); i++) {
+		uint32_t meta = slab->object[i];
+
+		free += !(meta & META_TAKEN);
+		*used += (meta & META_TAKEN) != 0;
+		*stored += meta & META_TAKEN ? meta >> META_BYTES & META_BYTES_MASK : 0;
+	}
 	return free;
 }
 
@@ -459,21 +465,26 @@ void mrs_slab_repair(struct mrs_swap_target *target, struct mrs_txn *txn)
 {
 	struct mrs_swap_record *record = target->record;
 	uint64_t slabs = slab_count(target), free_of_class[CLASSES] = {0}, frames = 0;
+	uint64_t used = 0, stored = 0;
 
 	for (uint64_t i = 0; i < slabs; i++) {
 		uint64_t word = mrs_load_acquire(word_at(target, i));
 		struct slab *slab = slab_of(target, word, i);
+		unsigned free;
 
 		if (!slab)
 			continue;
-		mrs_store_release(word_at(target, i), word_make(word_frame(word), slab->class,
-								count_free(slab), SLAB_LIVE));
-		free_of_class[slab->class] += count_free(slab);
+		free = count_free(slab, &used, &stored);
+		mrs_store_release(word_at(target, i),
+				  word_make(word_frame(word), slab->class, free, SLAB_LIVE));
+		free_of_class[slab->class] += free;
 		frames += 1 << SLAB_ORDER;
 	}
 	for (unsigned i = 0; i < CLASSES; i++)
 		mrs_store_release(&record->free_of_class[i], free_of_class[i]);
 	mrs_store_release(&record->frames, frames);
+	mrs_store_release(&record->used, used);
+	mrs_store_release(&record->stored, stored);
 }
 
 void mrs_slab_drop_all(struct mrs_swap_target *target, struct mrs_txn *txn)

@@ -20,6 +20,7 @@
 #include "base/probe.h"
 #include "pool/property.h"
 #include "swap/internal.h"
+#include "swap/uring.h"
 
 /* ---- the handle ---- */
 
@@ -44,13 +45,19 @@ static void stop(struct mrs_part *part)
 	struct mrs_swap *swap = (struct mrs_swap *)part;
 
 	close_files(swap);
+	if (swap->uring)
+		mrs_uring_close((struct mrs_uring *)(uintptr_t)swap->uring);
 	mrs_codecs_close(swap->codecs);
 	free(swap);
 }
 
 static void in_child(struct mrs_part *part)
 {
-	close_files((struct mrs_swap *)part);
+	struct mrs_swap *swap = (struct mrs_swap *)part;
+
+	close_files(swap);
+	if (swap->uring)
+		mrs_uring_in_child((struct mrs_uring *)(uintptr_t)swap->uring);
 }
 
 static int make(struct morsel_pool *pool, struct mrs_part **part)
@@ -75,6 +82,23 @@ struct mrs_swap *mrs_swap_of(struct morsel_pool *pool)
 	if (!part && mrs_pool_part_make(pool, MRS_PART_SWAP, make, &part))
 		return NULL;
 	return (struct mrs_swap *)part;
+}
+
+int mrs_swap_uring(struct mrs_swap *swap, struct mrs_uring **uring)
+{
+	uint64_t seen = mrs_load_acquire(&swap->uring);
+	int rc;
+
+	if (!seen) {
+		rc = mrs_uring_open(uring);
+		if (rc)
+			return rc;
+		if (mrs_cas(&swap->uring, &seen, (uintptr_t)*uring))
+			return 0;
+		mrs_uring_close(*uring); /* another thread was quicker */
+	}
+	*uring = (struct mrs_uring *)(uintptr_t)seen;
+	return 0;
 }
 
 /* ---- targets ---- */

@@ -2,16 +2,16 @@
  * Swap targets: where the content of evicted pages is kept.
  *
  * A pool has up to MRS_SWAP_TARGETS of them, listed in a frame of the pool (state.swap_table), so
- * that every attached process reaches them: a file or block device, or memory of the pool itself that
- * holds pages compressed. A target is one table of operations; the rest of the core sees slots:
+ * that every attached process reaches them: a file or block device, or memory of the pool itself
+ *that holds pages compressed. A target is one table of operations; the rest of the core sees slots:
  *
  *	slot	0 none; else (target + 1) << 56 | what the target makes of the other 56 bits;
  *		MRS_SWAP_ZERO is a page of zeros, which no target keeps. Pages filled with another
  *		byte are MRS_SWAP_FILLED | the byte
  *
- * Slots are allocated by lock-free means in shared memory, so that any process may save while others
- * load and free. A page's slot stays where its content stays the same: a clean page is evicted anew
- * without writing. Content is checked by CRC-32C at every load.
+ * Slots are allocated by lock-free means in shared memory, so that any process may save while
+ *others load and free. A page's slot stays where its content stays the same: a clean page is
+ *evicted anew without writing. Content is checked by CRC-32C at every load.
  *
  * Threads: save and load of different slots may run at the same time in any process. Nothing here
  * takes a leaf lock. mrs_swap_load_one() is async-signal-safe: no lock, no malloc.
@@ -29,8 +29,8 @@
 struct mrs_swap; /* of one pool handle: descriptors, rings, buffers; made at the first use */
 
 /*
- * The pool handle's, made at the first call: outside signal handlers and before the first evictable view
- * of the process, for it loads libraries. NULL in words (-ENOMEM). Ended with the handle.
+ * The pool handle's, made at the first call: outside signal handlers and before the first evictable
+ * view of the process, for it loads libraries. NULL in words (-ENOMEM). Ended with the handle.
  */
 struct mrs_swap *mrs_swap_of(struct morsel_pool *pool);
 /* 0; -ENODEV in words if the pool has no target that takes pages. */
@@ -53,7 +53,8 @@ struct mrs_swap_page {
  */
 int mrs_swap_save(struct mrs_swap *swap, struct mrs_txn *txn, const void *const memory[],
 		  struct mrs_swap_page page[], unsigned count);
-/* Reads count pages into memory[i], several in flight; sets each rc; returns 0 or the first of them. */
+/* Reads count pages into memory[i], several in flight; sets each rc; returns 0 or the first of
+ * them. */
 int mrs_swap_load(struct mrs_swap *swap, struct mrs_swap_page page[], void *const memory[],
 		  unsigned count);
 /* One page, in the faulting thread, also in a signal handler. No words are made. */
@@ -62,10 +63,10 @@ int mrs_swap_load_one(struct mrs_swap *swap, struct mrs_swap_page *page, void *m
 void mrs_swap_free(struct mrs_txn *txn, uint64_t slot);
 
 /*
- * The SWAP property of a frame, of which the caller has the leaf locked. keep: the page's content is in
- * page->slot from now on, as of epoch; the slot that it had before is given back (that may be the same
- * one). forget: it is nowhere. A death in either leaves no slot that nobody names, and frees none that
- * is named.
+ * The SWAP property of a frame, of which the caller has the leaf locked. keep: the page's content
+ * is in page->slot from now on, as of epoch; the slot that it had before is given back (that may be
+ * the same one). forget: it is nowhere. A death in either leaves no slot that nobody names, and
+ * frees none that is named.
  */
 int mrs_swap_keep(struct mrs_txn *txn, uint64_t frame, const struct mrs_swap_page *page,
 		  uint32_t epoch);
@@ -74,8 +75,8 @@ void mrs_swap_forget(struct mrs_txn *txn, uint64_t frame);
 bool mrs_swap_kept(struct morsel_pool *pool, uint64_t frame, struct mrs_swap_page *page,
 		   uint32_t *epoch);
 /*
- * Is the slot on a target that is being emptied (morsel_swap_remove())? Who has filled the page from it
- * then forgets it, and marks the page dirty.
+ * Is the slot on a target that is being emptied (morsel_swap_remove())? Who has filled the page
+ * from it then forgets it, and marks the page dirty.
  */
 bool mrs_swap_is_leaving(struct morsel_pool *pool, uint64_t slot);
 
@@ -87,8 +88,9 @@ void mrs_swap_owned(struct morsel_pool *pool,
 		    void (*owned)(void *ctx, uint64_t frame, uint64_t count, const char *by),
 		    void *ctx);
 /*
- * Gate closed, after the intents and frames of a dead slot are repaired: gives back what its transitions
- * had taken and no SWAP property names, and what they had half added or removed. Called by the reaper.
+ * Gate closed, after the intents and frames of a dead slot are repaired: gives back what its
+ * transitions had taken and no SWAP property names, and what they had half added or removed. Called
+ * by the reaper.
  */
 void mrs_swap_repair(struct morsel_pool *pool, unsigned slot);
 /* Invariants, in words; returns how many findings. Gate closed. */
