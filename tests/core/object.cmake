@@ -6,7 +6,7 @@ foreach(part size name)
               LABELS unit threads)
 endforeach()
 morsel_test(NAME core_object_death SOURCES object_death_test.c object_support.c LABELS unit)
-foreach(part fault retarget)
+foreach(part fault retarget retarget_death)
   morsel_test(NAME core_object_${part} SOURCES object_${part}_test.c object_support.c
               object_window.c LABELS unit threads)
 endforeach()

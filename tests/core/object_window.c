@@ -15,6 +15,7 @@
 
 #include "base/compat.h"
 #include "object/bring.h"
+#include "pool/property.h"
 #include "view/pager.h"
 
 struct morsel_pool *window_pool(uint64_t bytes, bool file)
@@ -239,4 +240,41 @@ uint64_t window_evict(struct morsel *morsel, uint64_t page, uint64_t pages,
 		mrs_retarget_end(&batch);
 	}
 	return evicted;
+}
+
+/* ---- joining ---- */
+
+static bool any(void *ctx, uint64_t page, uint64_t entry)
+{
+	return true;
+}
+
+void window_join(struct morsel *morsel, uint64_t page)
+{
+	struct morsel_pool *pool = morsel->pool;
+	struct mrs_retarget batch;
+	struct mrs_leaf parent = {.level = 1, .page = page};
+	struct mrs_prop prop;
+	uint64_t next, deposit, entry;
+
+	assert_int_equal(mrs_retarget_begin(morsel, MRS_RETARGET_PROMOTE, page, 512, any, NULL,
+					    &batch, &next),
+			 512);
+	/* The morsel is small: its root is the level 1 table. */
+	parent.place = (uint64_t *)mrs_pool_at(pool, mrs_entry_frame(morsel->record->root), 1) +
+		       page / 512;
+	parent.entry = *parent.place;
+	prop = (struct mrs_prop){.value = batch.table};
+	assert_ok(mrs_prop_set(&batch.txn, mrs_entry_frame(batch.before[0]), MRS_PROP_DEPOSIT,
+			       &prop));
+	MRS_PROBE("test.join.noted");
+	assert_ok(mrs_table_join(&morsel->table, &parent, &deposit));
+	assert_int_equal(deposit, batch.table);
+	entry = mrs_entry_unlocked(parent.entry);
+	assert_int_equal(mrs_entry_level(entry), 1);
+	mrs_entry_put(pool, parent.place, entry);
+	MRS_PROBE("test.join.unlocked");
+	for (unsigned i = 0; i < 8; i++)
+		batch.locked[i] = 0; /* they are stale: nobody's */
+	mrs_retarget_end(&batch);
 }

@@ -46,4 +46,10 @@ uint64_t window_entry(struct morsel *morsel, uint64_t page);
 uint64_t window_evict(struct morsel *morsel, uint64_t page, uint64_t pages,
 		      const struct mrs_window *const windows[], unsigned count);
 
+/*
+ * All 512 leaves of the table of page become one, in a morsel whose root is a table of level 1; the
+ * table is kept for the way back.
+ */
+void window_join(struct morsel *morsel, uint64_t page);
+
 #endif
