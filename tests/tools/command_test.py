@@ -260,6 +260,23 @@ class Morsels(PoolTest):
 class ReadOnly(PoolTest):
     """Who may only read the file can look, and nothing else."""
 
+    def test_advise(self):
+        self.ok("create", self.pool, "a", "4M", "--evictable", "--pages", "4k")
+        self.ok("create", self.pool, "b", "1M")
+        before = self.json("pool", "info", self.pool)["bytes_resident"]
+        self.ok("evict", self.pool, "a", "--offset", "1M", "--length", "2M")
+        after = self.json("pool", "info", self.pool)["bytes_resident"]
+        self.assertLessEqual(after, before - (1 << 20))
+        self.ok("evict", self.pool, "a")
+        self.ok("prefetch", self.pool, "a", "--length", "2M")
+        for advice in ("prefetch", "free", "evict", "normal", "sequential", "random", "will-need",
+                       "do-not-need"):
+            self.ok("advise", self.pool, "a", advice)
+        self.fails(1, "evict", self.pool, "b")
+        self.fails(1, "evict", self.pool, "a", "--offset", "5M", "--length", "4k")
+        self.fails(2, "advise", self.pool, "a", "nonsense")
+        self.fails(2, "advise", self.pool, "a")
+
     def test_look(self):
         self.ok("create", self.pool, "a", "3M")
         os.chmod(self.pool, 0o444)

@@ -34,6 +34,11 @@ int show_list(const struct command *self, int argc, char **argv);
 int show_info(const struct command *self, int argc, char **argv);
 int show_map(const struct command *self, int argc, char **argv);
 
+/* advise.c */
+int advise_evict(const struct command *self, int argc, char **argv);
+int advise_prefetch(const struct command *self, int argc, char **argv);
+int advise_named(const struct command *self, int argc, char **argv);
+
 /* stat.c */
 int stat_show(const struct command *self, int argc, char **argv);
 

@@ -25,6 +25,9 @@ declare -gA _morsel_options=(
 	["publish"]="--pool --help"
 	["resize"]="--pool --help"
 	["seal"]="--pool --help"
+	["evict"]="--offset --length --pool --help"
+	["prefetch"]="--offset --length --pool --help"
+	["advise"]="--offset --length --pool --help"
 	["stat"]="--openmetrics --pool --json --bytes --help"
 	["top"]="--delay --count --batch --pool --bytes --help"
 	["who"]="--pool --json --help"
@@ -121,7 +124,7 @@ _morsel()
 	done
 	[[ -z $pool ]] && pool=${MORSEL_POOL-}
 	case $command in
-	info | map | export | dump | who | rm | rename | mv | publish | resize | seal)
+	info | map | export | dump | who | rm | rename | mv | publish | resize | seal | evict | prefetch | advise)
 		[[ -n $pool ]] && _morsel_names "${pool/#\~/$HOME}" "$current"
 		;;
 	esac
