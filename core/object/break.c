@@ -260,7 +260,8 @@ static int own_table(struct morsel *morsel, struct mrs_txn *txn, uint64_t *place
 
 /* Down to the leaf at page; every table on the way is the morsel's own after. Errors of
  * own_table(). */
-static int own_way(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, struct mrs_leaf *leaf)
+int mrs_share_own_way(struct morsel *morsel, struct mrs_txn *txn, uint64_t page,
+		      struct mrs_leaf *leaf)
 {
 	uint64_t *place = morsel->table.root, entry = mrs_load_acquire(place);
 	unsigned level = mrs_entry_level(entry) + 1;
@@ -308,7 +309,7 @@ int mrs_share_own_tables(struct morsel *morsel, struct mrs_txn *txn, uint64_t pa
 	if (!mrs_share_is_family(morsel))
 		return 0;
 	do
-		rc = own_way(morsel, txn, page, &leaf);
+		rc = mrs_share_own_way(morsel, txn, page, &leaf);
 	while (rc == -EAGAIN);
 	return rc;
 }
@@ -367,6 +368,17 @@ struct page {
 	uint64_t old, frame;
 };
 
+static struct page page_of(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf)
+{
+	return (struct page){
+		.morsel = morsel,
+		.txn = txn,
+		.leaf = *leaf,
+		.order = leaf->level * MRS_HUGE_ORDER,
+		.old = mrs_entry_frame(leaf->entry),
+	};
+}
+
 static uint64_t pages_of(const struct page *page)
 {
 	return 1ull << page->order;
@@ -393,6 +405,30 @@ static int get_frames(struct page *page)
 	return mrs_txn_get(page->txn, page->order, class, hint, &page->frame);
 }
 
+/* Of a page that is evicted: what the swap target has, which is what memory would have. */
+static int load_content(struct page *page, unsigned char *to)
+{
+	struct morsel_pool *pool = page->morsel->pool;
+	struct mrs_swap *swap = mrs_swap_of(pool);
+	int rc = swap ? 0 : -EIO;
+
+	for (uint64_t i = 0; !rc && i < pages_of(page); i++) {
+		struct mrs_swap_page load;
+		struct mrs_prop prop;
+
+		if (!mrs_prop_get(pool, page->old + i, MRS_PROP_SWAP, &prop)) {
+			memcpy(to + i * MRS_PAGE_BYTES, mrs_pool_at(pool, page->old + i, 1),
+			       MRS_PAGE_BYTES);
+			continue;
+		}
+		load = (struct mrs_swap_page){.slot = prop.value, .crc = (uint32_t)prop.aux};
+		rc = mrs_swap_load_one(swap, &load, to + i * MRS_PAGE_BYTES);
+	}
+	return rc ? mrs_fail(-EIO, "page %llu cannot be read from its swap target",
+			     (unsigned long long)page->leaf.page)
+		  : 0;
+}
+
 /* Step 5. */
 static int copy_content(struct page *page)
 {
@@ -404,6 +440,8 @@ static int copy_content(struct page *page)
 
 	if (!from || !to)
 		return damaged(page->leaf.page);
+	if (mrs_entry_state(page->leaf.entry) == MRS_ENTRY_EVICTED)
+		return load_content(page, to);
 	/* Memory that was given back is not taken anew by looking at it. */
 	if (!(mrs_load_relaxed(&page->morsel->record->state) & MRS_RECORD_THIN)) {
 		memcpy(to, from, bytes);
@@ -501,7 +539,8 @@ static int replace_page(struct page *page)
 		goto unlock;
 	}
 	link_page(page);
-	rc = mrs_view_follow_own(page->morsel, page->leaf.page, pages_of(page), page->frame);
+	rc = mrs_share_follow(page->morsel, page->txn, page->leaf.page, pages_of(page),
+			      page->frame);
 	if (rc) {
 		unlink_page(page);
 	} else {
@@ -524,16 +563,28 @@ static uint64_t granule_of(const struct morsel *morsel)
 	return mrs_record_granule(morsel->pool, mrs_load_relaxed(&morsel->record->state));
 }
 
+int mrs_share_copy(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf,
+		   uint64_t *frame)
+{
+	struct page page = page_of(morsel, txn, leaf);
+	int rc = make_copy(&page);
+
+	if (!rc)
+		*frame = page.frame;
+	return rc;
+}
+
+int mrs_share_replace(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf)
+{
+	struct page page = page_of(morsel, txn, leaf);
+
+	return replace_page(&page);
+}
+
 /* The tables on the way are private. 0: the page is, or there is none; *pages were looked at. */
 static int break_leaf(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf)
 {
-	struct page page = {
-		.morsel = morsel,
-		.txn = txn,
-		.leaf = *leaf,
-		.order = leaf->level * MRS_HUGE_ORDER,
-		.old = mrs_entry_frame(leaf->entry),
-	};
+	struct page page = page_of(morsel, txn, leaf);
 	uint64_t seen = leaf->entry;
 	int rc;
 
@@ -553,7 +604,8 @@ static int break_leaf(struct morsel *morsel, struct mrs_txn *txn, const struct m
 		break;
 	}
 	if (pages_of(&page) <= granule_of(morsel))
-		return replace_page(&page);
+		return mrs_share_must_keep(morsel, leaf) ? mrs_share_keep(morsel, txn, leaf)
+							 : replace_page(&page);
 	rc = mrs_share_split(morsel, txn, leaf);
 	return rc ? rc : -EAGAIN;
 }
@@ -569,7 +621,7 @@ static int break_page(struct morsel *morsel, uint64_t page, uint64_t *next)
 		rc = mrs_share_begin(morsel, MRS_INTENT_RETARGET, page, &txn);
 		if (rc)
 			return rc;
-		rc = own_way(morsel, &txn, page, &leaf);
+		rc = mrs_share_own_way(morsel, &txn, page, &leaf);
 		if (!rc)
 			rc = break_leaf(morsel, &txn, &leaf);
 		mrs_txn_end(&txn);

@@ -23,4 +23,26 @@ int mrs_share_split(struct morsel *morsel, struct mrs_txn *txn, const struct mrs
 /* After a death in it; gate closed. */
 void mrs_share_split_repair(struct mrs_txn *txn);
 
+/* Down to the leaf at page; every table on the way is the morsel's own after. -EAGAIN: from the start. */
+int mrs_share_own_way(struct morsel *morsel, struct mrs_txn *txn, uint64_t page,
+		      struct mrs_leaf *leaf);
+/* The leaf, whose tables are the morsel's own, gets frames of its own, which the views follow. */
+int mrs_share_replace(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf);
+/* Frames with memory and the leaf's content, which only the allocator's record names. */
+int mrs_share_copy(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf,
+		   uint64_t *frame);
+
+/* ---- break_keep.c ---- */
+
+/* Do views of the morsel hold it to the leaf's frame? */
+bool mrs_share_must_keep(struct morsel *morsel, const struct mrs_leaf *leaf);
+/* The others that link the leaf's frame give way. -EAGAIN: look again; -EBUSY, -ENOSPC in words. */
+int mrs_share_keep(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf);
+/*
+ * Pages that are the morsel's own now, locked and DIRTY: the views of it map these frames, in every
+ * process. Counts the move.
+ */
+int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, uint64_t pages,
+		     uint64_t frame);
+
 #endif

@@ -24,6 +24,8 @@ struct morsel {
 	struct mrs_table table;
 	struct mrs_open *open_entry; /* this handle's entry in the slot, or in an OPEN cell of it;
 				      * NULL on a read-only pool handle */
+	uint64_t alone_at;	     /* atomic: state.registry + 1 when it had one view at most, which
+				      * follows its pages; a hint of break_keep.c */
 	unsigned views;		     /* atomic: views of this handle; close answers -EBUSY */
 	pthread_mutex_t lock;	     /* protects holds and open_entry->view; nothing follows it */
 	struct mrs_hold *holds;	     /* what is published: see view.c */

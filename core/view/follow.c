@@ -103,7 +103,9 @@ static int follow_one(void *ctx, const struct mrs_register *listed)
 	pthread_mutex_lock(&view->lock);
 	if (!view->ending)
 		rc = mrs_view_follow(view, follow->page, follow->pages, follow->frame);
-	if (!rc && !view->ending && mrs_registry_followed(view->listed) == follow->moves)
+	/* One that is being listed catches up with what moved since it read its runs. */
+	if (!rc && !view->ending && view->listed &&
+	    mrs_registry_followed(view->listed) == follow->moves)
 		mrs_registry_follow(view->listed, follow->moves + 1);
 	pthread_mutex_unlock(&view->lock);
 	return rc;

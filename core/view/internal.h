@@ -66,6 +66,7 @@ struct morsel_view {
 	uint64_t grants;     /* held now */
 	uint64_t serial;     /* of the last grant */
 	struct mrs_export *exports;
+	bool newborn;  /* nobody has its address yet */
 	bool ending;   /* its target has been destroyed, or was never made */
 	bool faulting; /* fault_start() without fault_stop() */
 	bool dirty;    /* dirty_start() without dirty_stop() */

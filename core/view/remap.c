@@ -40,8 +40,10 @@ static int remap_run(void *ctx, const struct mrs_run *run)
 
 	if (!run->mapped)
 		return 0;
-	if (run->evicted ||
-	    (remap->writable && mrs_view_is_shared(view->morsel, run->page, run->pages))) {
+	/* Nobody touches a view that is being born, and it is protected before anybody does. */
+	if (!view->newborn &&
+	    (run->evicted ||
+	     (remap->writable && mrs_view_is_shared(view->morsel, run->page, run->pages)))) {
 		remap->left = true;
 		return 0;
 	}

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/probe.h"
 #include "base/trace.h"
@@ -290,16 +291,50 @@ static int list_view(struct morsel_view *view, uint64_t moves)
 	return rc;
 }
 
-/* What the morsel's pages did between the reading of the runs and the listing. */
-static int catch_up(struct morsel_view *view, uint64_t moves)
+/* A pooled view cannot follow: are its pages still where they were when the runs were read? */
+static int check_pooled(struct morsel_view *view, const struct mrs_run_list *list)
 {
-	int rc = 0;
+	uint64_t page = view->target.offset / MRS_PAGE_BYTES;
+	struct mrs_run run;
+	int rc = mrs_table_lookup(&view->morsel->table, page, pages_of(view), &run);
 
-	if (moves_of(view) != moves) {
+	if (rc || (list->count && run.mapped && run.frame == list->run[0].frame &&
+		   run.pages == pages_of(view)))
+		return rc;
+	return mrs_fail(-EAGAIN, "pages of the view came to other frames while it was made: try "
+				 "again, or use a stitched view");
+}
+
+#define CATCH_TRIES 1000u
+
+/* Nobody has its address yet; what is in the way now is over soon. */
+static int remap_newborn(struct morsel_view *view)
+{
+	struct timespec pause = {.tv_nsec = 1000000};
+	int rc = -EAGAIN;
+
+	view->newborn = true;
+	for (unsigned i = 0; rc == -EAGAIN && i < CATCH_TRIES; i++) {
+		if (i)
+			nanosleep(&pause, NULL);
 		pthread_mutex_lock(&view->lock);
 		rc = mrs_view_remap(view, 0, pages_of(view));
 		pthread_mutex_unlock(&view->lock);
 	}
+	view->newborn = false;
+	return rc == -EAGAIN ? mrs_fail(rc, "pages of the view keep moving while it is made: try "
+					    "again")
+			     : rc;
+}
+
+/* What the morsel's pages did between the reading of the runs and the listing. */
+static int catch_up(struct morsel_view *view, uint64_t moves, const struct mrs_run_list *list)
+{
+	int rc = 0;
+
+	if (moves_of(view) != moves)
+		rc = view->backend == &mrs_backend_pooled ? check_pooled(view, list)
+							  : remap_newborn(view);
 	if (!rc && view->backend == &mrs_backend_pooled)
 		rc = mrs_view_check_shared(view->morsel, view->target.offset / MRS_PAGE_BYTES,
 					   pages_of(view));
@@ -317,7 +352,7 @@ static int birth_of_cpu_view(struct morsel_view *view, struct mrs_run_list *list
 	if (!rc)
 		rc = list_view(view, moves);
 	if (!rc && view->watched)
-		rc = catch_up(view, moves);
+		rc = catch_up(view, moves, list);
 	if (!rc)
 		rc = mrs_view_watch_protect(view, list);
 	if (rc)

@@ -1,0 +1,258 @@
+/*
+ * Who gets the copy.
+ *
+ * The writer gets it, unless his frame must stay where it is: views of his in several places would
+ * see the new frame one after the other, and in between he could write through one what another
+ * does not show; an address in a pooled view is its frame; a device, a pin and a view in no list do
+ * not follow. Then the relatives give way, to whom the page is as good on any frame:
+ *
+ *  1 each that has views of the page gets a copy of its own, which its views follow, in this
+ * process at once, in others by mail. They hold nothing back: what they show is private to them
+ * from then on; 2 the others go on sharing one copy, link by link: nobody looks at them through a
+ * mapping; 3 when nobody else links the frame it is the writer's, where it is, and his views never
+ * noticed.
+ *
+ * A relative whose views must keep the frame as well is in the way: -EBUSY. So is, until it is
+ * continued or killed, a process that is stopped and has a view of a relative there.
+ */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "object/break.h"
+#include "object/internal.h"
+#include "pool/property.h"
+#include "view/follow.h"
+#include "view/mailbox.h"
+#include "view/registry.h"
+
+#define ASK_NS	 2000000000ll
+#define AGAIN_NS 1000000l
+
+/* ---- whose views are where ---- */
+
+struct viewers {
+	struct morsel *morsel;
+	unsigned views;
+	bool fixed;  /* one of them does not follow */
+	bool others; /* in another process */
+	struct mrs_slot_set who;
+};
+
+static int look_at_view(void *ctx, const struct mrs_seen_view *view)
+{
+	struct viewers *viewers = ctx;
+
+	if (view->record != viewers->morsel->cell)
+		return 0;
+	viewers->views++;
+	viewers->fixed |= view->flags & (MRS_VIEW_POOLED | MRS_VIEW_BY_MAIL);
+	if (view->slot != mrs_pool_own_slot(viewers->morsel->pool)) {
+		viewers->others = true;
+		mrs_slot_set_add(&viewers->who, view->slot);
+	}
+	return 0;
+}
+
+static void find_viewers(struct morsel *morsel, uint64_t page, uint64_t pages,
+			 struct viewers *viewers)
+{
+	const struct mrs_cell_coherence *coherence = mrs_morsel_coherence(morsel);
+
+	*viewers = (struct viewers){
+		.morsel = morsel,
+		.fixed = mrs_load_acquire(&coherence->views) & MRS_COHERENCE_KEEPS,
+	};
+	mrs_registry_each(morsel->pool, mrs_load_acquire(&coherence->family), page, page + pages,
+			  look_at_view, viewers);
+}
+
+/*
+ * After the intent's fence (mrs_share_begin): a view that is listed later waits for the intent, and
+ * then finds that pages have moved. What was found holds while state.registry stands still.
+ */
+bool mrs_share_must_keep(struct morsel *morsel, const struct mrs_leaf *leaf)
+{
+	uint64_t now = mrs_load_acquire(&mrs_pool_state(morsel->pool)->registry) + 1;
+	struct viewers viewers;
+
+	if (mrs_load_relaxed(&morsel->alone_at) == now)
+		return false;
+	find_viewers(morsel, 0, UINT64_MAX, &viewers);
+	if (viewers.views > 1 || viewers.fixed || viewers.others)
+		return true;
+	mrs_store_relaxed(&morsel->alone_at, now);
+	return false;
+}
+
+/* ---- following ---- */
+
+int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, uint64_t pages,
+		     uint64_t frame)
+{
+	struct viewers viewers;
+	int rc = mrs_view_follow_own(morsel, page, pages, frame);
+
+	if (rc || mrs_load_relaxed(&morsel->alone_at))
+		return rc;
+	find_viewers(morsel, page, pages, &viewers);
+	if (!viewers.others)
+		return 0;
+	/* A service thread answers unless its process is stopped: then it runs no code of its own.
+	 */
+	do {
+		rc = mrs_mail_ask(txn, &viewers.who, MRS_REQUEST_REMAP, morsel->cell, page, pages,
+				  frame + 1, ASK_NS, &viewers.who);
+		MRS_PROBE("break.keep.asked");
+	} while (rc == -ETIMEDOUT);
+	return rc;
+}
+
+/* ---- the relatives give way ---- */
+
+struct keep {
+	struct morsel *morsel;
+	struct mrs_txn *txn;
+	struct mrs_leaf leaf;
+	uint64_t frame;	 /* the writer's */
+	uint64_t common; /* of those without views; 0: none yet */
+	bool linked;	 /* common is */
+	bool viewed;	 /* pass 1 */
+	unsigned moved;
+};
+
+static uint64_t pages_of(const struct keep *keep)
+{
+	return 1ull << MRS_HUGE_ORDER * keep->leaf.level;
+}
+
+static bool names_frame(const struct keep *keep, uint64_t entry)
+{
+	switch (mrs_entry_state(entry)) {
+	case MRS_ENTRY_MAPPED:
+	case MRS_ENTRY_EVICTED:
+		return mrs_entry_frame(entry) == keep->frame &&
+		       mrs_entry_level(entry) == keep->leaf.level;
+	default:
+		return false;
+	}
+}
+
+/* 1: the relative gets a copy of its own. */
+static int move_viewed(struct keep *keep, struct morsel *relative, const struct viewers *viewers)
+{
+	struct mrs_leaf leaf;
+	int rc;
+
+	if (viewers->fixed)
+		return mrs_fail(
+			-EBUSY,
+			"page %llu is shared by morsels that both have views which cannot be "
+			"moved (pooled, a device's, or made before the first clone): destroy one",
+			(unsigned long long)keep->leaf.page);
+	mrs_store_release(&keep->txn->intent->cell[1], relative->cell);
+	rc = mrs_share_own_way(relative, keep->txn, keep->leaf.page, &leaf);
+	if (rc || !leaf.place || !names_frame(keep, leaf.entry))
+		return rc;
+	if (mrs_entry_lock(leaf.entry)) {
+		mrs_entry_wait(keep->txn->pool, leaf.place, leaf.entry);
+		return -EAGAIN;
+	}
+	rc = mrs_share_replace(relative, keep->txn, &leaf);
+	keep->moved += !rc;
+	return rc;
+}
+
+/* 2: one link to the common copy. */
+static int move_link(struct keep *keep, uint64_t *place, uint64_t entry)
+{
+	struct mrs_txn *txn = keep->txn;
+	uint64_t to;
+	int rc;
+
+	if (!keep->common) {
+		rc = mrs_share_copy(keep->morsel, txn, &keep->leaf, &keep->common);
+		if (rc)
+			return rc;
+	}
+	to = mrs_entry_make(MRS_ENTRY_MAPPED, keep->leaf.level, keep->common) | MRS_ENTRY_DIRTY |
+	     MRS_ENTRY_SHARED;
+	rc = keep->linked ? mrs_share_add(txn, keep->common) : 0;
+	if (rc)
+		return rc;
+	if (mrs_entry_lock(entry) || !mrs_cas(place, &entry, to)) {
+		if (keep->linked)
+			mrs_share_drop(txn, keep->common);
+		return -EAGAIN;
+	}
+	MRS_PROBE("break.keep.moved");
+	if (!keep->linked)
+		mrs_txn_settle(txn);
+	keep->linked = true;
+	mrs_share_drop(txn, keep->frame);
+	keep->moved++;
+	return 0;
+}
+
+static int give_way(void *ctx, struct morsel *relative)
+{
+	struct keep *keep = ctx;
+	uint64_t *place = mrs_share_find_place(relative, keep->leaf.page, keep->leaf.level);
+	uint64_t entry = place ? mrs_load_acquire(place) : 0;
+	struct viewers viewers;
+	int rc;
+
+	if (relative->cell == keep->morsel->cell || !place || place == keep->leaf.place)
+		return 0;
+	if (keep->viewed) {
+		if (!names_frame(keep, entry))
+			return 0;
+		find_viewers(relative, keep->leaf.page, pages_of(keep), &viewers);
+		return viewers.views || viewers.fixed ? move_viewed(keep, relative, &viewers) : 0;
+	}
+	rc = names_frame(keep, entry) ? move_link(keep, place, entry) : 0;
+	/*
+	 * After the link: a view that is being made, and is not listed yet, has read how often
+	 * pages moved before it read the link. Each relative that shares the link counts.
+	 */
+	if (!rc && keep->linked && mrs_entry_frame(mrs_load_acquire(place)) == keep->common)
+		mrs_fetch_add(&mrs_morsel_coherence(relative)->moves, 1);
+	return rc;
+}
+
+static int both_passes(struct keep *keep)
+{
+	int rc = 0;
+
+	for (unsigned pass = 0; pass < 2 && !rc; pass++) {
+		keep->viewed = !pass;
+		rc = mrs_share_each_relative(keep->morsel, keep->leaf.page, false, give_way, keep);
+		MRS_PROBE("break.keep.passed");
+	}
+	if (keep->common && !keep->linked) {
+		mrs_place_unget(keep->txn, MRS_HUGE_ORDER * keep->leaf.level, keep->common, true);
+		mrs_txn_settle(keep->txn);
+	}
+	return rc;
+}
+
+int mrs_share_keep(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf)
+{
+	struct timespec pause = {.tv_nsec = AGAIN_NS};
+	struct keep keep = {
+		.morsel = morsel,
+		.txn = txn,
+		.leaf = *leaf,
+		.frame = mrs_entry_frame(leaf->entry),
+	};
+	/* So that counting one more owner of the copy needs no room while it is not linked yet. */
+	int rc = mrs_prop_reserve(txn, 1);
+
+	if (!rc)
+		rc = both_passes(&keep);
+	/* A relative on its way out is waited for: it does not wait for us, when we are out of
+	 * this. */
+	if (!rc && !keep.moved)
+		nanosleep(&pause, NULL);
+	return rc ? rc : -EAGAIN;
+}
