@@ -7,3 +7,6 @@ morsel_test(NAME core_view_uffd SOURCES view_uffd_test.c view_support.c LABELS u
 target_link_options(core_view_uffd PRIVATE -Wl,--wrap=mrs_fault)
 morsel_test(NAME core_view_pager SOURCES view_pager_test.c pager_herd.c view_support.c LABELS unit)
 target_link_options(core_view_pager PRIVATE ${pager_wraps})
+
+# All rooms together.
+morsel_test(NAME core_view_evict SOURCES view_evict_test.c view_support.c LABELS unit threads)
