@@ -22,7 +22,6 @@
 
 #define BATCH_PAGES (MRS_DUMP_BATCH * MRS_DUMP_CHUNK_PAGES)
 #define CHUNK_BYTES (MRS_DUMP_CHUNK_PAGES * MRS_PAGE_BYTES)
-#define IN_FLIGHT   4u
 
 struct list {
 	void *at;
@@ -552,16 +551,9 @@ static int write_header(struct dump *dump)
 	return rc;
 }
 
-static unsigned crew_of(const struct morsel_dump_opts *opts, uint64_t chunks)
-{
-	uint64_t batches = (chunks + MRS_DUMP_BATCH - 1) / MRS_DUMP_BATCH;
-	unsigned in_flight = opts->in_flight ? opts->in_flight : IN_FLIGHT;
-
-	return (unsigned)mrs_max(mrs_min(batches, (uint64_t)in_flight), 1u);
-}
-
 static int write_content(struct dump *dump)
 {
+	unsigned workers;
 	int rc;
 
 	/* Room in one piece, where the file system gives it; else the file grows as it is written.
@@ -570,7 +562,8 @@ static int write_content(struct dump *dump)
 	    fallocate(dump->stream.fd, 0, 0, (off_t)(dump->total + MRS_PAGE_BYTES)))
 		mrs_log(MRS_LOG_DEBUG, "no room set aside for %s", dump->stream.name);
 	dump->end = 1;
-	rc = mrs_crew_run(crew_of(dump->opts, dump->chunks.count), dump_worker, dump);
+	workers = mrs_dump_workers(dump->morsel, dump->chunks.count, dump->opts->in_flight);
+	rc = mrs_crew_run(workers, dump_worker, dump);
 	dump->head.data_end = dump->end * MRS_PAGE_BYTES;
 	MRS_PROBE("dump.content");
 	if (!rc)

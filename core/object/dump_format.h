@@ -205,6 +205,8 @@ struct mrs_dump_held {
 
 /* Must it be reached under grants, because somebody may move or evict it? */
 bool mrs_dump_needs_grants(const struct morsel *morsel);
+/* How many workers are worth while, and may be; in_flight 0: as is usual. */
+unsigned mrs_dump_workers(const struct morsel *morsel, uint64_t chunks, unsigned in_flight);
 void mrs_dump_hold_begin(struct mrs_dump_held *held, struct morsel *morsel, bool write);
 /* Pieces of pages that are mapped, at most one per page; *count of them are added to piece. */
 int mrs_dump_hold(struct mrs_dump_held *held, uint64_t page, uint64_t pages,

@@ -10,10 +10,24 @@
 
 #include "object/dump_format.h"
 
+#define IN_FLIGHT 4u /* requests, where nobody says how many */
+
 bool mrs_dump_needs_grants(const struct morsel *morsel)
 {
 	return mrs_flags_of(mrs_load_acquire(&morsel->record->state)) & MORSEL_EVICTABLE ||
 	       mrs_load_acquire(&morsel->record->more);
+}
+
+unsigned mrs_dump_workers(const struct morsel *morsel, uint64_t chunks, unsigned in_flight)
+{
+	uint64_t batches = (chunks + MRS_DUMP_BATCH - 1) / MRS_DUMP_BATCH;
+	uint64_t budget = mrs_load_relaxed(&mrs_pool_state(morsel->pool)->budget_frames);
+	uint64_t workers = mrs_min(batches, (uint64_t)(in_flight ? in_flight : IN_FLIGHT));
+
+	/* Each pins a batch: together no more than a quarter of what may be resident. */
+	if (budget && mrs_dump_needs_grants(morsel))
+		workers = mrs_min(workers, budget / (4 * MRS_DUMP_BATCH * MRS_DUMP_CHUNK_PAGES));
+	return (unsigned)mrs_max(workers, 1u);
 }
 
 void mrs_dump_hold_begin(struct mrs_dump_held *held, struct morsel *morsel, bool write)

@@ -14,7 +14,6 @@
 
 #include "object/restore.h"
 
-#define IN_FLIGHT 4u
 /* Leaves that are placed before a waiting reaper is let in. */
 #define BREATH 512u
 
@@ -262,8 +261,8 @@ static int load_worker(void *ctx, bool is_caller)
 static int load_content(struct restore *restore)
 {
 	const struct mrs_dump *dump = restore->dump;
-	uint64_t first = mrs_dump_find(dump->chunks, dump->chunk_count, restore->first), batches;
-	unsigned in_flight = restore->opts->in_flight ? restore->opts->in_flight : IN_FLIGHT;
+	uint64_t first = mrs_dump_find(dump->chunks, dump->chunk_count, restore->first);
+	unsigned workers;
 
 	restore->next = first;
 	restore->last_chunk = first;
@@ -272,8 +271,9 @@ static int load_content(struct restore *restore)
 		restore->total += dump->chunks[restore->last_chunk++].pages * MRS_PAGE_BYTES;
 	if (first == restore->last_chunk)
 		return 0;
-	batches = (restore->last_chunk - first + MRS_DUMP_BATCH - 1) / MRS_DUMP_BATCH;
-	return mrs_crew_run((unsigned)mrs_min(batches, (uint64_t)in_flight), load_worker, restore);
+	workers = mrs_dump_workers(restore->morsel, restore->last_chunk - first,
+				   restore->opts->in_flight);
+	return mrs_crew_run(workers, load_worker, restore);
 }
 
 /* ---- the record ---- */
