@@ -28,6 +28,8 @@ extern const struct scenario dump_scenarios[]; /* of <morsel/dump.h> */
 extern const size_t dump_scenarios_count;
 extern const struct scenario observe_scenarios[]; /* of <morsel/observe.h> */
 extern const size_t observe_scenarios_count;
+extern const struct scenario swap_scenarios[]; /* of <morsel/swap.h> */
+extern const size_t swap_scenarios_count;
 extern const struct scenario pager_scenarios[]; /* of <morsel/pager.h> */
 extern const size_t pager_scenarios_count;
 

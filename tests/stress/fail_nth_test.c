@@ -607,6 +607,8 @@ static void every_call_of_every_function_may_fail(void **state)
 		broken += !survives(&dump_scenarios[i], &points);
 	for (size_t i = 0; i < observe_scenarios_count; i++)
 		broken += !survives(&observe_scenarios[i], &points);
+	for (size_t i = 0; i < swap_scenarios_count; i++)
+		broken += !survives(&swap_scenarios[i], &points);
 	for (size_t i = 0; i < pager_scenarios_count; i++)
 		broken += !survives(&pager_scenarios[i], &points);
 	printf("failed %u calls\n", points);
@@ -628,6 +630,7 @@ static bool is_covered(const char *symbol)
 	    is_listed(backend_scenarios, backend_scenarios_count, symbol) ||
 	    is_listed(dump_scenarios, dump_scenarios_count, symbol) ||
 	    is_listed(observe_scenarios, observe_scenarios_count, symbol) ||
+	    is_listed(swap_scenarios, swap_scenarios_count, symbol) ||
 	    is_listed(pager_scenarios, pager_scenarios_count, symbol))
 		return true;
 	for (size_t i = 0; i < sizeof(pure_prefixes) / sizeof(pure_prefixes[0]); i++)

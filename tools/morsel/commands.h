@@ -39,6 +39,12 @@ int advise_evict(const struct command *self, int argc, char **argv);
 int advise_prefetch(const struct command *self, int argc, char **argv);
 int advise_named(const struct command *self, int argc, char **argv);
 
+/* swap.c */
+int swap_add(const struct command *self, int argc, char **argv);
+int swap_remove(const struct command *self, int argc, char **argv);
+int swap_on(const struct command *self, int argc, char **argv);
+int swap_list(const struct command *self, int argc, char **argv);
+
 /* stat.c */
 int stat_show(const struct command *self, int argc, char **argv);
 

@@ -58,6 +58,12 @@ static const struct command commands[] = {
 	 advise_prefetch},
 	{"advise", "NAME ADVICE", "Tell how pages will be used, or free them.", POOL, 2, 2,
 	 advise_named},
+	{"swap add", "FILE|memory", "Add a place for evicted pages: a file, or compressed memory.",
+	 POOL, 1, 1, swap_add},
+	{"swap remove", "TARGET", "Remove a place for evicted pages.", POOL, 1, 1, swap_remove},
+	{"swap on", "TARGET", "Use a place for evicted pages again.", POOL, 1, 1, swap_on},
+	{"swap list", "", "Show where evicted pages are kept.", POOL | PRINTS | BYTES, 0, 0,
+	 swap_list},
 	{"stat", "", "Show what the pool's memory is used for.", POOL | PRINTS | BYTES, 0, 0,
 	 stat_show},
 	{"top", "", "Show what a pool does, live.", POOL | BYTES, 0, 0, top_show},
@@ -106,7 +112,7 @@ static int overview(void)
 }
 
 /*
- * The command that argv begins with: one word, or two after "pool". *words tells how many it took.
+ * The command that argv begins with: one word, or two after "pool" or "swap". *words tells how many it took.
  * NULL if there is none.
  */
 static const struct command *find(int argc, char **argv, int *words)
@@ -126,26 +132,33 @@ static const struct command *find(int argc, char **argv, int *words)
 	return NULL;
 }
 
-static int pool_overview(FILE *out)
+/* Words that begin several commands. */
+static bool is_group(const char *word)
 {
-	size_t i;
+	return !strcmp(word, "pool") || !strcmp(word, "swap");
+}
 
-	fprintf(out, "Usage: morsel pool COMMAND [OPTION...] [POOL] [OPERAND...]\n\nCommands:\n");
+static int group_overview(const char *group, FILE *out)
+{
+	size_t length = strlen(group), i;
+
+	fprintf(out, "Usage: morsel %s COMMAND [OPTION...] [POOL] [OPERAND...]\n\nCommands:\n",
+		group);
 	for (i = 0; i < array_length(commands); i++)
-		if (!strncmp(commands[i].name, "pool ", 5))
+		if (!strncmp(commands[i].name, group, length) && commands[i].name[length] == ' ')
 			fprintf(out, "  %-13s %s\n", commands[i].name, commands[i].summary);
 	return out == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
 static int unknown(int argc, char **argv)
 {
-	if (strcmp(argv[0], "pool"))
+	if (!is_group(argv[0]))
 		return complain_usage(NULL, "there is no command '%s'", argv[0]);
 	if (argc == 1)
-		return pool_overview(stderr);
+		return group_overview(argv[0], stderr);
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
-		return pool_overview(stdout);
-	return complain_usage(NULL, "there is no command 'pool %s'", argv[1]);
+		return group_overview(argv[0], stdout);
+	return complain_usage(NULL, "there is no command '%s %s'", argv[0], argv[1]);
 }
 
 static int help(const struct command *self, int argc, char **argv)
@@ -164,8 +177,8 @@ static int help(const struct command *self, int argc, char **argv)
 	about = find(args.operands, args.operand, &words);
 	if (about && words == args.operands)
 		return about->run(about, 1, question);
-	if (args.operands == 1 && !strcmp(args.operand[0], "pool"))
-		return pool_overview(stdout);
+	if (args.operands == 1 && is_group(args.operand[0]))
+		return group_overview(args.operand[0], stdout);
 	return unknown(args.operands, args.operand);
 }
 

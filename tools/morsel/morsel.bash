@@ -28,6 +28,10 @@ declare -gA _morsel_options=(
 	["evict"]="--offset --length --pool --help"
 	["prefetch"]="--offset --length --pool --help"
 	["advise"]="--offset --length --pool --help"
+	["swap add"]="--size --priority --compression --plain --overwrite --sparse --pool --help"
+	["swap remove"]="--lose --pool --help"
+	["swap on"]="--pool --help"
+	["swap list"]="--pool --json --bytes --help"
 	["stat"]="--openmetrics --pool --json --bytes --help"
 	["top"]="--delay --count --batch --pool --bytes --help"
 	["who"]="--pool --json --help"
@@ -37,7 +41,7 @@ declare -gA _morsel_options=(
 	["help"]="--help"
 )
 
-# Prints the words of the commands that begin with $1 ("" or "pool "), without it.
+# Prints the words of the commands that begin with $1 ("", "pool " or "swap "), without it.
 _morsel_commands()
 {
 	local name
@@ -74,18 +78,22 @@ _morsel()
 		mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "")" -- "$current")
 		return
 	fi
-	if [[ $command == pool ]]; then
+	if [[ $command == pool || $command == swap ]]; then
 		if ((COMP_CWORD == 2)); then
-			mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "pool ") --help" \
+			mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "$command ") --help" \
 				-- "$current")
 			return
 		fi
-		command="pool ${COMP_WORDS[2]}"
+		command="$command ${COMP_WORDS[2]}"
 		first=3
 	fi
 	case $previous in
 	--pages)
 		mapfile -t COMPREPLY < <(compgen -W "mixed 4k 2m 1g" -- "$current")
+		return
+		;;
+	--compression)
+		mapfile -t COMPREPLY < <(compgen -W "auto lz4 zstd" -- "$current")
 		return
 		;;
 	--kind)
