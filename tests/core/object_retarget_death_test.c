@@ -142,9 +142,11 @@ static const struct act acts[] = {
 
 static void assert_content(struct scene *scene, const struct act *act)
 {
+	struct window_server server;
 	struct mrs_window window;
 
 	window_open(scene->morsel, false, &window);
+	window_serve(&server, scene->morsel, &window);
 	if (mrs_morsel_is_evictable(scene->morsel))
 		assert_ok(mrs_fill_range(scene->morsel, &window, 0, DEATH_PAGES, false));
 	for (uint64_t p = 0; p < DEATH_PAGES; p++) {
@@ -156,6 +158,7 @@ static void assert_content(struct scene *scene, const struct act *act)
 				fail_msg("%s: page %llu, word %u", object_context,
 					 (unsigned long long)p, i);
 	}
+	window_serve_stop(&server);
 	window_close(&window);
 }
 
