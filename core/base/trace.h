@@ -10,7 +10,7 @@
  *	invalidate	morsel id, offset in the view, bytes
  *	fault		morsel id, page, 1 if to write, 0 or -errno
  *	evict		morsel id, first page, pages looked at, of them evicted
- *	promote		morsel id, first page, 1 if pages were moved for it
+ *	promote		morsel id, first of the 512 pages
  *	reap		slot, pid of the dead process
  *
  * Different from MRS_PROBE (probe.h), which is for tests and not in a release: these are for users.

@@ -200,6 +200,7 @@ static void look_at_view(struct who *who, const struct mrs_cell_view *view)
 	uint64_t record = mrs_load_acquire(&view->record), first = mrs_load_relaxed(&view->first);
 	uint64_t pages = mrs_load_relaxed(&view->pages), flags = mrs_load_relaxed(&view->flags);
 	struct morsel_holder holder = {.what = MORSEL_HOLDER_VIEW, .flags = view_flags(flags)};
+	char program[33];
 
 	if (!record || !is_family(who, record))
 		return;
@@ -208,6 +209,12 @@ static void look_at_view(struct who *who, const struct mrs_cell_view *view)
 	if (who->page < first || who->page - first >= pages)
 		return;
 	who->views++;
+	if (flags & MRS_VIEW_WRITABLE && flags & MRS_VIEW_CPU &&
+	    !mrs_load_relaxed32(&who->shared->mail.flags))
+		because(who,
+			"the pager lacks the descriptor of process %u (%s), which may write it: "
+			"it is not handed over yet",
+			mrs_load_relaxed32(&who->shared->pid), program_of(who->shared, program));
 	holder.offset = first * MRS_PAGE_BYTES;
 	holder.bytes = pages * MRS_PAGE_BYTES;
 	if (flags & MRS_VIEW_CPU)

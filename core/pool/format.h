@@ -260,7 +260,7 @@ struct mrs_mail {
 	uint32_t doorbell;	   /* futex: moved on after a word was put into inbox */
 	uint32_t answered;	   /* futex: moved on after the last bit of one of our requests went */
 	uint32_t serving;	   /* 1 while the service thread runs */
-	uint32_t flags;
+	uint32_t flags;	   /* 1 while the pager has this process's descriptor, or it is the pager */
 	uint64_t nonce[2];	   /* what the pager must know to be believed */
 	struct mrs_request request[MRS_INTENTS_PER_SLOT];
 };

@@ -245,7 +245,11 @@ static void test_who_evictable(void **state)
 	assert_int_equal(seen.count[MORSEL_HOLDER_VIEW], 2);
 	assert_int_equal(seen.count[MORSEL_HOLDER_PIN], 0);
 	mrs_store_relaxed(&mrs_pool_state(pool)->swap_table, 1);
-	page = who(morsel, 2, &seen);
+	/* Until both have handed over their descriptors. */
+	for (unsigned i = 0; page = who(morsel, 2, &seen), page.why[0] && i < 3000; i++) {
+		assert_non_null(strstr(page.why, "descriptor of process"));
+		usleep(10000);
+	}
 	assert_string_equal(page.why, "");
 	page = who(morsel, 3, &seen);
 	mrs_store_relaxed(&mrs_pool_state(pool)->swap_table, 0);
