@@ -245,5 +245,10 @@ int morsel_map(struct morsel *morsel, const struct morsel_map_opts *given,
 	default:
 		rc = mrs_fail(-EINVAL, "unknown kind of view %u", opts.kind);
 	}
-	return rc ? rc : mrs_view_make(morsel, backend, NULL, &opts, view);
+	if (!rc)
+		rc = mrs_view_make(morsel, backend, NULL, &opts, view);
+	/* A clone has come after the choice. */
+	if (rc == -EOPNOTSUPP && opts.kind == MORSEL_VIEW_AUTO && backend == &mrs_backend_pooled)
+		rc = mrs_view_make(morsel, &mrs_backend_stitched, NULL, &opts, view);
+	return rc;
 }
