@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <morsel/clone.h>
 #include <morsel/dump.h>
 
 #include "object/dump_format.h"
@@ -595,6 +596,44 @@ static void test_snapshot(void **state)
 	object_pool_end(pool);
 }
 
+/* A snapshot by clone: what is still shared need not be read to be known for the same. */
+static void test_clone(void **state)
+{
+	struct morsel_pool *pool = object_pool(64 * MIB);
+	struct morsel *morsel =
+		object_create(pool, "m", 10 * CHUNK, MORSEL_EVICTABLE, MORSEL_PAGES_4K);
+	struct morsel *snapshot;
+	struct morsel_dump_opts opts = {.size = sizeof(opts)};
+	struct morsel_restore_opts on = {.size = sizeof(on), .base = dump_path(0)};
+	struct morsel_dump_info info;
+	struct image was, is;
+
+	for (uint64_t page = 0; page < 160; page++)
+		write_page(morsel, page, page);
+	assert_ok(morsel_snapshot(morsel, "s", &snapshot));
+	write_page(morsel, 33, 1000);
+	dump(snapshot, dump_path(0), NULL);
+	opts.snapshot = snapshot;
+	info = dump(morsel, dump_path(1), &opts);
+	assert_int_equal(info.bytes_stored, CHUNK);
+	assert_int_equal(info.bytes_same, 9 * CHUNK);
+	was = image_of(morsel);
+	is = restored(pool, dump_path(1), &on);
+	assert_same_image(&was, &is);
+	free(was.page);
+	free(is.page);
+	was = image_of(snapshot);
+	is = restored(pool, dump_path(0), NULL);
+	assert_same_image(&was, &is);
+	free(was.page);
+	free(is.page);
+	assert_ok(morsel_close(snapshot));
+	assert_ok(morsel_close(morsel));
+	unlink(dump_path(0));
+	unlink(dump_path(1));
+	object_pool_end(pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -604,7 +643,7 @@ int main(void)
 		cmocka_unit_test(test_names_and_info),	cmocka_unit_test(test_range),
 		cmocka_unit_test(test_on_demand),	cmocka_unit_test(test_equal_checksums),
 		cmocka_unit_test(test_beside_a_writer), cmocka_unit_test(test_chain),
-		cmocka_unit_test(test_snapshot),
+		cmocka_unit_test(test_snapshot),	cmocka_unit_test(test_clone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
