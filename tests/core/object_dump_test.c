@@ -269,13 +269,16 @@ static void test_tensors(void **state)
 	}
 	/* It can be exported as the file that it once was. */
 	assert_ok(morsel_export(copy, dump_path(1), NULL));
+	assert_ok(morsel_close(copy));
+	assert_ok(morsel_close(morsel));
 	assert_ok(morsel_import(pool, "again", dump_path(1), &opts, &morsel));
 	assert_int_equal(object_info(morsel).tensors, 2);
+	assert_ok(morsel_close(morsel));
 	for (int i = 0; i < 2; i++)
 		unlink(dump_path((unsigned)i));
 	unlink(path);
 	assert_fails(morsel_restore(pool, "copy", dump_path(0), NULL, &copy), -ENOENT, "open");
-	morsel_pool_close(pool);
+	object_pool_end(pool);
 }
 
 /* The name in the dump, a taken name, and the sizes that info tells. */
@@ -526,6 +529,7 @@ static void test_chain(void **state)
 	struct morsel_dump_opts opts = {.size = sizeof(opts)};
 	struct image was[6], is;
 	uint64_t random = test_seed();
+	struct morsel *copy;
 
 	for (unsigned n = 0; n < 6; n++) {
 		uint64_t changes = n ? 1 + test_random(&random) % 12 : 200;
@@ -550,13 +554,14 @@ static void test_chain(void **state)
 	}
 	/* Without its base, and with another in its place. */
 	unlink(dump_path(1));
-	assert_fails(morsel_restore(pool, "x", dump_path(3), NULL, &morsel), -ENOENT, "open");
+	assert_fails(morsel_restore(pool, "x", dump_path(3), NULL, &copy), -ENOENT, "open");
 	assert_int_equal(rename(dump_path(0), dump_path(1)), 0);
-	assert_fails(morsel_restore(pool, "x", dump_path(3), NULL, &morsel), -EINVAL,
+	assert_fails(morsel_restore(pool, "x", dump_path(3), NULL, &copy), -EINVAL,
 		     "another dump");
+	assert_ok(morsel_close(morsel));
 	for (unsigned n = 0; n < 6; n++)
 		unlink(dump_path(n));
-	morsel_pool_close(pool);
+	object_pool_end(pool);
 }
 
 static void test_snapshot(void **state)
