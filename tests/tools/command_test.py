@@ -260,6 +260,23 @@ class Morsels(PoolTest):
 class ReadOnly(PoolTest):
     """Who may only read the file can look, and nothing else."""
 
+    def test_clone(self):
+        self.ok("create", self.pool, "a", "4M")
+        before = self.json("pool", "info", self.pool)["bytes_resident"]
+        self.ok("clone", self.pool, "a", "b")
+        self.ok("snapshot", self.pool, "b", "c")
+        after = self.json("pool", "info", self.pool)["bytes_resident"]
+        self.assertLess(after, before + (2 << 20))
+        self.assertEqual(self.json("info", self.pool, "c")["bytes"], 4 << 20)
+        self.assertTrue(self.json("info", self.pool, "c")["sealed"])
+        self.assertFalse(self.json("info", self.pool, "b")["sealed"])
+        self.fails(1, "clone", self.pool, "a", "b")
+        self.fails(1, "clone", self.pool, "nobody", "d")
+        self.fails(2, "clone", self.pool, "a")
+        for name in "abc":
+            self.ok("rm", self.pool, name)
+        self.ok("pool", "check", self.pool)
+
     def test_advise(self):
         self.ok("create", self.pool, "a", "4M", "--evictable", "--pages", "4k")
         self.ok("create", self.pool, "b", "1M")

@@ -34,6 +34,10 @@ int show_list(const struct command *self, int argc, char **argv);
 int show_info(const struct command *self, int argc, char **argv);
 int show_map(const struct command *self, int argc, char **argv);
 
+/* clone.c */
+int clone_morsel(const struct command *self, int argc, char **argv);
+int clone_snapshot(const struct command *self, int argc, char **argv);
+
 /* advise.c */
 int advise_evict(const struct command *self, int argc, char **argv);
 int advise_prefetch(const struct command *self, int argc, char **argv);

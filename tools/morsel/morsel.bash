@@ -23,6 +23,8 @@ declare -gA _morsel_options=(
 	["rename"]="--pool --help"
 	["mv"]="--pool --help"
 	["publish"]="--pool --help"
+	["clone"]="--pool --help"
+	["snapshot"]="--pool --help"
 	["resize"]="--pool --help"
 	["seal"]="--pool --help"
 	["evict"]="--offset --length --pool --help"
@@ -132,7 +134,7 @@ _morsel()
 	done
 	[[ -z $pool ]] && pool=${MORSEL_POOL-}
 	case $command in
-	info | map | export | dump | who | rm | rename | mv | publish | resize | seal | evict | prefetch | advise)
+	info | map | export | dump | who | rm | rename | mv | publish | clone | snapshot | resize | seal | evict | prefetch | advise)
 		[[ -n $pool ]] && _morsel_names "${pool/#\~/$HOME}" "$current"
 		;;
 	esac
