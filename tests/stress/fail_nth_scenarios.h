@@ -24,6 +24,8 @@ struct scenario {
 
 extern const struct scenario backend_scenarios[]; /* of <morsel/view.h> */
 extern const size_t backend_scenarios_count;
+extern const struct scenario clone_scenarios[]; /* of <morsel/clone.h> */
+extern const size_t clone_scenarios_count;
 extern const struct scenario dump_scenarios[]; /* of <morsel/dump.h> */
 extern const size_t dump_scenarios_count;
 extern const struct scenario observe_scenarios[]; /* of <morsel/observe.h> */

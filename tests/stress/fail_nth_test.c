@@ -605,6 +605,8 @@ static void every_call_of_every_function_may_fail(void **state)
 		broken += !survives(&backend_scenarios[i], &points);
 	for (size_t i = 0; i < dump_scenarios_count; i++)
 		broken += !survives(&dump_scenarios[i], &points);
+	for (size_t i = 0; i < clone_scenarios_count; i++)
+		broken += !survives(&clone_scenarios[i], &points);
 	for (size_t i = 0; i < observe_scenarios_count; i++)
 		broken += !survives(&observe_scenarios[i], &points);
 	for (size_t i = 0; i < swap_scenarios_count; i++)
@@ -629,6 +631,7 @@ static bool is_covered(const char *symbol)
 	if (is_listed(scenarios, sizeof(scenarios) / sizeof(scenarios[0]), symbol) ||
 	    is_listed(backend_scenarios, backend_scenarios_count, symbol) ||
 	    is_listed(dump_scenarios, dump_scenarios_count, symbol) ||
+	    is_listed(clone_scenarios, clone_scenarios_count, symbol) ||
 	    is_listed(observe_scenarios, observe_scenarios_count, symbol) ||
 	    is_listed(swap_scenarios, swap_scenarios_count, symbol) ||
 	    is_listed(pager_scenarios, pager_scenarios_count, symbol))
