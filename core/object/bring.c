@@ -164,6 +164,25 @@ static int copy_in(struct morsel_pool *pool, const struct mrs_window *window, ui
 	return rc == -ENOENT || rc == -ESRCH ? -ESTALE : rc;
 }
 
+/*
+ * What the window does not show (an invalidated range, or it is being unmapped) goes in through a page
+ * of address space that nobody knows: it may be part of a huge page that somebody waits for.
+ */
+static int copy_beside(struct mrs_bring *area, const struct mrs_retarget *batch,
+		       const struct mrs_window *window, unsigned k)
+{
+	unsigned count = area->count; /* the next call begins to gather anew */
+	struct mrs_window beside;
+	int rc = mrs_window_beside(batch, window, area->number[k], area->frame[k], &beside);
+
+	area->count = count;
+	if (!rc)
+		rc = copy_in(batch->morsel->pool, &beside, area->number[k], area->data[k], 1, false);
+	mrs_window_beside_end(&beside);
+	MRS_PROBE("bring.beside");
+	return rc;
+}
+
 /* Bits of leaves some page of which was there already go into there. */
 static int copy_all(struct mrs_bring *area, const struct mrs_retarget *batch,
 		    const struct mrs_window *window, uint64_t dirty, uint64_t there[8])
@@ -178,6 +197,13 @@ static int copy_all(struct mrs_bring *area, const struct mrs_retarget *batch,
 			n = stretch(area, k, dirty);
 			rc = copy_in(batch->morsel->pool, window, area->number[k], area->data[k], n,
 				     protect);
+			if (rc == -ESTALE && n > 1) {
+				n = 1;
+				rc = copy_in(batch->morsel->pool, window, area->number[k],
+					     area->data[k], n, protect);
+			}
+			if (rc == -ESTALE)
+				rc = copy_beside(area, batch, window, k);
 			if (rc < 0)
 				return rc;
 			for (unsigned j = k; rc && j < k + n; j++)

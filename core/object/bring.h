@@ -13,7 +13,8 @@
 #define MRS_BRING_PAGES 512u
 
 struct mrs_bring {
-	unsigned char data[MRS_BRING_PAGES][4096]; /* page aligned */
+	/* Aligned, and so is each of several areas: data is read into directly, beside is mapped over. */
+	unsigned char data[MRS_BRING_PAGES][4096] __attribute__((aligned(4096)));
 	unsigned char beside[4096];		   /* address space for one page: stale.c */
 	struct mrs_swap_page page[MRS_BRING_PAGES];
 	void *memory[MRS_BRING_PAGES];

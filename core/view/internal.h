@@ -107,7 +107,7 @@ int mrs_view_watch_start(struct morsel_view *view, const struct mrs_run_list *li
 int mrs_view_watch_protect(struct morsel_view *view, const struct mrs_run_list *list);
 /* After it was unmapped. */
 void mrs_view_watch_stop(struct morsel_view *view);
-/* Runs were mapped anew after an invalidation, without access: watches and opens them. */
+/* Runs were mapped anew after an invalidation, without access: watches and opens them. Pinned. */
 int mrs_view_watch_restored(struct morsel_view *view, const struct mrs_run_list *list);
 /* Pins pages [first, end) of the view; *pin may be NULL: nothing moves them. */
 int mrs_view_pin(struct morsel_view *view, uint64_t first, uint64_t end, struct mrs_pin **pin);

@@ -151,16 +151,21 @@ static int restore_run(void *ctx, const struct mrs_run *run)
 static int restore(struct morsel_view *view, struct mrs_range range)
 {
 	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
+	struct mrs_pin *pin = NULL;
 	struct mrs_range gap;
 	int rc = 0;
 
 	if (view->by_mail || !(view->caps & MORSEL_CAP_FREE_USE))
 		return 0;
+	if (view->watched)
+		rc = mrs_registry_try_pin(view->morsel->pool, view->listed, base + range.first,
+					  base + range.end, &pin);
 	while (!rc && mrs_ranges_find(&view->missing, range.first, range.end, &gap)) {
 		rc = mrs_morsel_each_run(view->morsel, base + gap.first, gap.end - gap.first,
 					 restore_run, view);
 		range.first = gap.end;
 	}
+	mrs_registry_unpin(view->morsel->pool, view->listed, pin);
 	MRS_PROBE("view.told.restored");
 	return rc;
 }

@@ -181,6 +181,9 @@ int mrs_view_watch_restored(struct morsel_view *view, const struct mrs_run_list 
 
 	if (!view->watched)
 		return 0;
+	/* What was protected in the mapping before this one is not in this one. */
+	if (view->target.access & MORSEL_WRITE)
+		mrs_registry_written(view->morsel->pool, view->morsel->cell);
 	rc = each_stretch(view, list, watch_stretch);
 	if (!rc)
 		rc = mrs_view_watch_protect(view, list);

@@ -81,6 +81,8 @@ void contract_says_no(void **state);
 
 /* evict.c: what evictable morsels promise beside that. */
 void contract_evicted_comes_back(void **state);
+void contract_restored_write(void **state);
+void contract_gap_in_huge(void **state);
 void contract_pinned_stays(void **state);
 void contract_told_before(void **state);
 void contract_evict_random(void **state);

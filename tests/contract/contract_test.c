@@ -231,7 +231,8 @@ int main(int argc, char **argv)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, contract_set_up, contract_tear_down)
 	const struct CMUnitTest evict[] = {
-		TEST(contract_evicted_comes_back), TEST(contract_pinned_stays),
+		TEST(contract_evicted_comes_back), TEST(contract_restored_write),
+		TEST(contract_gap_in_huge),	   TEST(contract_pinned_stays),
 		TEST(contract_told_before),	   TEST(contract_evict_random),
 		TEST(contract_evict_threads),	   TEST(contract_stopped_process),
 	};

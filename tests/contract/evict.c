@@ -147,6 +147,66 @@ void contract_evicted_comes_back(void **state)
 	morsel_view_destroy(other);
 }
 
+/* A write is not taken for none because its page was clean when its translation came back. */
+void contract_restored_write(void **state)
+{
+	struct contract *c = *state;
+	struct morsel_view *view;
+
+	if (!can_evict(c))
+		skip();
+	view = contract_open(c->morsel, 0);
+	for (uint64_t round = 1; round < 4; round++) {
+		evict_all(c, 0);
+		for (uint64_t page = 0; page < CONTRACT_PAGES; page += 7)
+			word_of(view, page);
+		for (uint64_t page = 0; page < CONTRACT_PAGES; page += 7) {
+			struct morsel_grant grant;
+
+			assert_int_equal(morsel_view_invalidate(view, page * PAGE, PAGE), 0);
+			assert_int_equal(
+				morsel_acquire(view, page * PAGE, PAGE, MORSEL_READ, &grant), 0);
+			morsel_release(&grant);
+			put_word(view, page, round);
+		}
+		evict_all(c, 0);
+		for (uint64_t page = 0; page < CONTRACT_PAGES; page++)
+			assert_int_equal(word_of(view, page),
+					 page % 7 ? support_word(page, 7) : round);
+	}
+	morsel_view_destroy(view);
+}
+
+/* A huge page comes back also where the view does not show all of it. */
+void contract_gap_in_huge(void **state)
+{
+	struct contract *c = *state;
+	struct morsel *huge;
+	struct morsel_view *view;
+
+	if (!can_evict(c))
+		skip();
+	huge = support_morsel(c->pool, "huge", BYTES, contract_flags(contract_target->flags),
+			      contract_target->pages);
+	support_number(huge, c->pool, 7);
+	view = contract_open(huge, 0);
+	assert_int_equal(morsel_view_invalidate(view, 100 * PAGE, 5 * PAGE), 0);
+	for (unsigned i = 0; i < 500 && evict(huge, 0, CONTRACT_PAGES); i++)
+		;
+	for (uint64_t page = 0; page < CONTRACT_PAGES; page++)
+		if (page < 100 || page >= 105)
+			assert_int_equal(word_of(view, page), support_word(page, 7));
+	for (uint64_t page = 100; page < 105; page++) {
+		struct morsel_grant grant;
+
+		assert_int_equal(morsel_acquire(view, page * PAGE, 1, MORSEL_READ, &grant), 0);
+		assert_int_equal(word_of(view, page), support_word(page, 7));
+		morsel_release(&grant);
+	}
+	morsel_view_destroy(view);
+	assert_int_equal(morsel_close(huge), 0);
+}
+
 /* A granted range is not evicted; who asks for just that is told who has it. */
 void contract_pinned_stays(void **state)
 {
