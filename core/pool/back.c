@@ -25,6 +25,7 @@
 #include "base/compat.h"
 #include "base/probe.h"
 #include "pool/internal.h"
+#include "pool/zero.h"
 
 #define HUGE_FRAMES ((uint64_t)1 << MRS_HUGE_ORDER)
 #define PARK_FRAMES 512
@@ -391,6 +392,12 @@ int mrs_pool_back(struct mrs_txn *txn, uint64_t frame, uint64_t count, unsigned 
 				count, pool->path);
 	count = mrs_round_up(frame + count, block) - mrs_round_down(frame, block);
 	frame = mrs_round_down(frame, block);
+	if (flags & MRS_BACK_HUGE && count == HUGE_FRAMES && mrs_zero_was_taken(frame) &&
+	    !mrs_pool_lacks(pool, frame, count)) {
+		if (huge)
+			*huge = count;
+		return 0;
+	}
 	claimed = count;
 	rc = claim(pool, frame, &claimed, flags);
 	if (rc == -ENOSPC && room_was_made(pool, claimed)) {

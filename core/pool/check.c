@@ -16,6 +16,7 @@
 #include "object/object.h"
 #include "pool/internal.h"
 #include "pool/property.h"
+#include "pool/zero.h"
 #include "swap/swap.h"
 
 #define REAPERS_NS 5000000000ll
@@ -174,6 +175,7 @@ static void check_content(struct check *check)
 	owned(check, 0, pool->super.frame_data, "the pool's metadata");
 	mrs_prop_owned(pool, owned, check);
 	mrs_swap_owned(pool, owned, check);
+	mrs_zero_owned(pool, owned, check);
 	check->findings += mrs_prop_validate(pool, check->report, check->ctx);
 	check->findings += mrs_swap_validate(pool, check->report, check->ctx);
 	mrs_object_repair.walk(pool, owned, finding, check);

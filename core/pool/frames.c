@@ -12,6 +12,7 @@
 #include "base/atomic.h"
 #include "base/probe.h"
 #include "pool/internal.h"
+#include "pool/zero.h"
 
 static int damaged(struct morsel_pool *pool, uint64_t frame)
 {
@@ -74,6 +75,8 @@ int mrs_txn_get(struct mrs_txn *txn, unsigned order, enum mrs_frame_class class,
 	unsigned dead = 0;
 	int rc, more = 0;
 
+	if (order == MRS_HUGE_ORDER && class == MRS_FRAME_HUGE && mrs_zero_take(txn, near, frame))
+		return 0;
 	for (;;) {
 		rc = morsel_frames_get_want(&pool->frames, txn->index, &want, &got);
 		if (rc != -ENOMEM || !retry_helps(pool, dead, &more))

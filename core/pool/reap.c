@@ -20,6 +20,7 @@
 #include "object/object.h"
 #include "pool/internal.h"
 #include "pool/property.h"
+#include "pool/zero.h"
 #include "swap/swap.h"
 
 #define AGAIN_NS 5000000000ll
@@ -81,6 +82,7 @@ static bool referenced(struct morsel_pool *pool, uint64_t frame, uint64_t count)
 
 	mrs_prop_owned(pool, own_overlaps, &overlap);
 	mrs_swap_owned(pool, own_overlaps, &overlap);
+	mrs_zero_owned(pool, own_overlaps, &overlap);
 	return overlap.found || mrs_object_repair.referenced(pool, frame, count);
 }
 

@@ -259,6 +259,9 @@ int morsel_swap_add(struct morsel_pool *pool, const struct morsel_swap_opts *giv
 		rc = fill_record(pool, &opts, &record, &map_bytes);
 	if (rc)
 		return rc;
+	rc = mrs_pool_require(pool, MRS_FEATURE_INCOMPAT_COHERENT);
+	if (rc)
+		return rc;
 	lock = mrs_setup_lock(pool);
 	if (lock < 0)
 		return lock;

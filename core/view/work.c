@@ -15,10 +15,15 @@
 
 #include "base/atomic.h"
 #include "base/base.h"
+#include "object/evict.h"
+#include "object/promote.h"
+#include "object/share.h"
 #include "pool/internal.h"
+#include "pool/zero.h"
 #include "view/office.h"
 
 #define TICK_MIN_NS 100000
+#define HOUSE_NS    1000000000ll
 #define TICK_MAX_NS 10000000000ll
 
 /* ---- jobs ---- */
@@ -101,16 +106,34 @@ void mrs_work_reap(struct mrs_work *work)
 
 /* ---- the automatic evictor ---- */
 
+/* What is done now and then; returns when it is due again. */
+static int64_t keep_house(struct mrs_work *work, int64_t due_ns)
+{
+	int64_t now = mrs_evict_now_ns();
+
+	if (now < due_ns)
+		return due_ns;
+	mrs_quarantine_sweep(work->pool);
+	mrs_promote_tick(work->pool);
+	return now + HOUSE_NS;
+}
+
 static void *ticker(void *ctx)
 {
 	struct mrs_work *work = ctx;
 	uint32_t *bell = mrs_evictor_bell(work->pool);
+	int64_t house_ns = mrs_evict_now_ns() + HOUSE_NS;
 
 	while (!mrs_load_acquire32(&work->stopping)) {
 		/* Read before the step: what is asked for during it is not slept through. */
 		uint32_t seen = mrs_load_acquire32(bell);
+		bool more = mrs_zero_tick(work->pool);
 		int64_t ns = mrs_evictor_tick(work->pool);
 		struct timespec time;
+
+		house_ns = keep_house(work, house_ns);
+		if (more)
+			ns = 0;
 
 		ns = mrs_min(mrs_max(ns, TICK_MIN_NS), TICK_MAX_NS);
 		time = (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};

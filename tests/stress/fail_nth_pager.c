@@ -18,7 +18,15 @@ static int act_pager(struct bench *b)
 	return scenario_done(failure_of(morsel_pool_pager(b->pool)));
 }
 
+static int act_zero_ahead(struct bench *b)
+{
+	int code = scenario_done(morsel_pool_zero_ahead(b->pool, 2 << 20));
+
+	return code ? code : morsel_pool_zero_ahead(b->pool, 0);
+}
+
 const struct scenario pager_scenarios[] = {
+	{"morsel_pool_zero_ahead", act_zero_ahead},
 	{"morsel_pool_faults", act_faults},
 	{"morsel_pool_pager", act_pager},
 };

@@ -70,6 +70,14 @@ MORSEL_API int morsel_pool_faults(struct morsel_pool *pool);
  */
 MORSEL_API int64_t morsel_pool_pager(struct morsel_pool *pool);
 
+/*
+ * Has the pager keep so many bytes (whole 2 MiB, at most 1 GiB; 0, the default: none) of free huge frames
+ * whose memory is there and zeroed, so that making a morsel need not wait for the kernel to zero it. It
+ * is memory: it counts against the budget, and is given up first when that is short. -EOPNOTSUPP: pools
+ * without huge folios; -EINVAL: more than 1 GiB.
+ */
+MORSEL_API int morsel_pool_zero_ahead(struct morsel_pool *pool, uint64_t bytes);
+
 #ifdef __cplusplus
 }
 #endif
