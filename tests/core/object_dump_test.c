@@ -556,8 +556,7 @@ static void test_chain(void **state)
 	unlink(dump_path(1));
 	assert_fails(morsel_restore(pool, "x", dump_path(3), NULL, &copy), -ENOENT, "open");
 	assert_int_equal(rename(dump_path(0), dump_path(1)), 0);
-	assert_fails(morsel_restore(pool, "x", dump_path(3), NULL, &copy), -EINVAL,
-		     "another dump");
+	assert_fails(morsel_restore(pool, "x", dump_path(3), NULL, &copy), -EINVAL, "another dump");
 	assert_ok(morsel_close(morsel));
 	for (unsigned n = 0; n < 6; n++)
 		unlink(dump_path(n));
