@@ -124,15 +124,19 @@ static bool has_page(const struct mrs_retarget *batch, uint64_t page)
 	       mrs_retarget_has(batch, leaf_of(batch, page));
 }
 
-/* The page's leaf is locked by somebody: -EAGAIN; it is none: -ERANGE. */
+/* The page's leaf is locked by somebody, or was a moment ago: -EAGAIN; there is none: -ERANGE. */
 static int why_not(const struct touch *t)
 {
+	uint64_t state = mrs_load_acquire(&t->morsel->record->state);
 	struct mrs_leaf leaf;
 	int rc = mrs_table_leaf(&t->morsel->table, t->page, &leaf);
 
 	if (rc)
 		return rc;
-	return mrs_entry_lock(leaf.entry) ? -EAGAIN : -ERANGE;
+	if (mrs_entry_state(leaf.entry) == MRS_ENTRY_EMPTY ||
+	    t->page >= mrs_morsel_pages(t->morsel) || mrs_state_of(state) == MRS_RECORD_FREEING)
+		return -ERANGE;
+	return -EAGAIN;
 }
 
 /* Locks the page's leaf, and of its neighbours what can be had. 0; -EAGAIN; -ERANGE. */
