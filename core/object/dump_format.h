@@ -1,19 +1,19 @@
 /*
  * The format of dumps, version 1, and what its readers and writers share. docs/dump-format.md says
- *the same in prose.
+ * the same in prose.
  *
  *	page 0	 header, with a checksum over all of it
  *	page 1	 content: stored chunks, in any order, whole pages, no gaps
- *	...	 run table, chunk table, packed tensor table; each padded with zeros to whole pages,
- *and under a checksum in the header, padding included
+ *	...	 run table, chunk table, packed tensor table; each padded with zeros to whole
+ *		 pages, and under a checksum in the header, padding included
  *
  * So every byte of the file is under exactly one checksum. All numbers are little-endian; "page" is
  * 4 KiB; page numbers count from the morsel's start.
  *
  * A run is a row of leaves of one order of the page table. A chunk is what one checksum covers: the
- * mapped pages of one aligned window of chunk_pages, as far as they lie together. Every page of the
- * runs that is inside [first, first + count) and before the morsel's end is in exactly one chunk;
- *what no run covers is a hole.
+ * mapped pages of one aligned window of chunk_pages, as far as they lie together in one run. Every
+ * page of the runs that is inside [first, first + count) and before the morsel's end is in exactly
+ * one chunk; what no run covers is a hole.
  */
 #ifndef MRS_OBJECT_DUMP_FORMAT_H
 #define MRS_OBJECT_DUMP_FORMAT_H
