@@ -101,7 +101,9 @@ static int each_frame(struct each_frame *each)
 	if (!rc)
 		rc = mrs_cell_each(mrs_pool_cells(each->pool), MRS_CELL_RECORD, each_record_frame,
 				   each);
-	return rc ? rc : mrs_prop_each(each->pool, each_deposit, each);
+	if (!rc)
+		rc = mrs_prop_each(each->pool, each_deposit, each);
+	return rc ? rc : mrs_quarantine_each(each->pool, each->fn, each->ctx);
 }
 
 struct range {

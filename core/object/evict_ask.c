@@ -12,6 +12,7 @@
 
 #include "object/evict.h"
 #include "object/internal.h"
+#include "object/move.h"
 #include "object/retarget.h"
 #include "view/mailbox.h"
 #include "view/pager.h"
@@ -202,10 +203,12 @@ int mrs_evict_serve(struct morsel_pool *pool, uint32_t op, uint64_t record, uint
 		want_room(mrs_pool_state(pool), count);
 		return 0;
 	}
-	if (op != MRS_REQUEST_EVICT)
+	if (op != MRS_REQUEST_EVICT && op != MRS_REQUEST_MOVE)
 		return -EOPNOTSUPP;
 	if (!mrs_handle_init(&morsel, pool, record))
 		return -ENOENT;
+	if (op == MRS_REQUEST_MOVE)
+		return mrs_move_here(&morsel, first, count, *arg);
 	mrs_pool_may_exceed(true);
 	rc = mrs_evict_job(&job);
 	mrs_pool_may_exceed(false);

@@ -299,6 +299,7 @@ static void drop_open(struct morsel_pool *pool, unsigned slot)
 	mrs_open_each(pool, mrs_pool_slot(pool, slot), drop_entry, pool);
 	mrs_open_chain_free(pool, slot);
 	mrs_registry_drop_slot(pool, slot);
+	mrs_quarantine_forget(pool, slot);
 	mrs_resize_restore_views(pool, slot);
 }
 

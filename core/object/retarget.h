@@ -120,7 +120,7 @@ int mrs_evict_range(struct morsel *morsel, uint64_t page, uint64_t pages, bool s
 /* From any process: asks the pager, or is it. Outside any transition. */
 int mrs_evict(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t *evicted);
 /*
- * In a thread of the pager: what mail asks it for (MRS_REQUEST_EVICT, MRS_REQUEST_ROOM). The answer is
+ * In a thread of the pager: what mail asks it for (MRS_REQUEST_EVICT, _ROOM, _MOVE). The answer is
  * the request's result; *arg is its arg. No words: the asker makes its own.
  */
 int mrs_evict_serve(struct morsel_pool *pool, uint32_t op, uint64_t record, uint64_t first,

@@ -11,6 +11,7 @@
 #include "object/bring.h"
 #include "object/internal.h"
 #include "object/retarget.h"
+#include "object/share.h"
 
 #define ENTRIES 512u
 
@@ -166,6 +167,8 @@ void mrs_retarget_repair(struct mrs_txn *txn)
 	if (!leaf || !entries)
 		return;
 	MRS_PROBE("retarget.repair");
+	if (r.kind == MRS_RETARGET_MOVE)
+		mrs_quarantine_repair(txn, mrs_entry_frame(mrs_load_acquire(&entries[leaf % ENTRIES])));
 	if (r.kind == MRS_RETARGET_SPLIT)
 		repair_split(&r, entries, leaf % ENTRIES);
 	else if (r.kind == MRS_RETARGET_PROMOTE)

@@ -83,16 +83,22 @@ void mrs_share_repair(struct mrs_txn *txn);
 /* ---- quarantine (quarantine.c) ---- */
 
 /*
- * After a move or break: frames [frame, frame + 2^order), which nothing links any more, wait until
- * nobody who has a view of the morsel can reach them. -ENOSPC in words: then they are still the
- * caller's.
+ * For who moves a page, with its leaf locked: claims the cell for frames [frame, frame + 2^order), which
+ * the page is still on, and notes it in intent->cell[1]. -ENOSPC in words.
  */
-int mrs_quarantine_put(struct mrs_txn *txn, struct morsel *morsel, uint64_t page, uint64_t frame,
-		       unsigned order);
-/* Asks again those who are waited for, gives back what nobody reaches; returns frames still there. */
+int mrs_quarantine_claim(struct mrs_txn *txn, struct morsel *morsel, uint64_t page, uint64_t frame,
+			 unsigned order);
+/* The page stays where it is. */
+void mrs_quarantine_unclaim(struct mrs_txn *txn);
+/* The page's entry, still locked, names another frame: the old number is in quarantine, its memory gone. */
+void mrs_quarantine_enter(struct mrs_txn *txn);
+/* In a repair, of a dead mover: the leaf names the frame linked. */
+void mrs_quarantine_repair(struct mrs_txn *txn, uint64_t linked);
+
+/* Gives back what nobody can reach any more; returns frames still there. Outside any transition. */
 uint64_t mrs_quarantine_sweep(struct morsel_pool *pool);
-/* A slot is dead (record 0: of every morsel) or has remapped: its bit goes. */
-void mrs_quarantine_forget(struct morsel_pool *pool, unsigned slot, uint64_t record);
+/* A slot is dead: its bits go. */
+void mrs_quarantine_forget(struct morsel_pool *pool, unsigned slot);
 /* Frames in quarantine, for checks; a non-zero answer ends it. */
 int mrs_quarantine_each(struct morsel_pool *pool,
 			int (*fn)(void *ctx, uint64_t frame, uint64_t count, const char *by),

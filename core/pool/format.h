@@ -429,7 +429,8 @@ struct mrs_cell_coherence {
 	uint64_t shape;	  /* how often a table of it was replaced by another: who looks without a
 			   * lock looks again when it has moved on */
 	uint64_t views;	  /* enum mrs_coherence_views */
-	uint64_t reserved[4];
+	uint64_t promote_hand; /* block that is looked at next for promotion; a hint */
+	uint64_t reserved[3];
 };
 
 /* Frames [frame, frame + 2^order) go back when nobody in slots is left. */
@@ -440,7 +441,8 @@ struct mrs_cell_quarantine {
 	uint64_t page;
 	uint64_t since_ns; /* CLOCK_MONOTONIC; for people */
 	uint64_t slots[MRS_SLOTS / 64]; /* bit per slot that may still reach them */
-	uint64_t reserved[3];
+	uint64_t claim;	  /* 0, or who gives them back: transition index + 1 | its serial << 16 */
+	uint64_t reserved[2];
 };
 _Static_assert(sizeof(struct mrs_cell_view) == MRS_CELL_BYTES, "frozen");
 _Static_assert(sizeof(struct mrs_cell_pin) == MRS_CELL_BYTES, "frozen");

@@ -108,6 +108,37 @@ int mrs_table_leaf(struct mrs_table *table, uint64_t page, struct mrs_leaf *leaf
 	return rc;
 }
 
+int mrs_table_parent(struct mrs_table *table, uint64_t page, struct mrs_leaf *parent)
+{
+	uint64_t root = radix_root(table), *entries;
+	struct mrs_leaf at = {.page = mrs_round_down(page, radix_span(1))};
+	unsigned level;
+
+	if (!radix_root_is_table(root, &level) || page >= radix_span(level + 1))
+		return -ENOENT;
+	at.shared = fmt_is_shared(root);
+	at.table = fmt_frame(root);
+	for (; level; level--) {
+		entries = radix_entries(table, at.table);
+		if (!entries)
+			return radix_damaged(page, "a table is outside the pool");
+		at.index = radix_index(page, level);
+		at.place = &entries[at.index];
+		/* Acquire: pairs with the link of the table. */
+		at.entry = mrs_load_acquire(at.place);
+		at.level = level;
+		at.shared |= fmt_is_shared(at.entry);
+		if (fmt_kind(at.entry, level) != FMT_TABLE)
+			return -ENOENT;
+		if (level > 1)
+			at.table = fmt_frame(at.entry);
+	}
+	if (!at.place)
+		return -ENOENT;
+	*parent = at;
+	return 0;
+}
+
 /* ---- split ---- */
 
 /* The table for the pieces: the deposited one, or a new one, which is not settled yet. */

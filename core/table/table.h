@@ -174,6 +174,11 @@ void mrs_table_discard(struct mrs_table *table, void *txn, uint64_t *building);
  * STALE.
  */
 int mrs_table_leaf(struct mrs_table *table, uint64_t page, struct mrs_leaf *leaf);
+/*
+ * The entry of level 1 that links the table of page's leafs of one page. -ENOENT without words: the
+ * leaf is larger, nothing is there, or the root links that table itself; -EINVAL damaged.
+ */
+int mrs_table_parent(struct mrs_table *table, uint64_t page, struct mrs_leaf *parent);
 
 /* Lock bits of an entry: 0, or index of the transition + 1. */
 static inline uint64_t mrs_entry_lock(uint64_t entry)

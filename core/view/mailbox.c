@@ -175,7 +175,8 @@ static uint32_t *serving_of(struct morsel_pool *pool, unsigned slot)
 /* Is it for the pager, so that a process that is gone has not done it? */
 static bool is_for_pager(enum mrs_request_op op)
 {
-	return op == MRS_REQUEST_EVICT || op == MRS_REQUEST_ROOM || op == MRS_REQUEST_PROTECT;
+	return op == MRS_REQUEST_EVICT || op == MRS_REQUEST_ROOM || op == MRS_REQUEST_PROTECT ||
+	       op == MRS_REQUEST_MOVE;
 }
 
 /* Attached, with a service thread, which only a process without views lacks: step 5. */
@@ -345,6 +346,7 @@ static const char *op_text(enum mrs_request_op op)
 		[MRS_REQUEST_EVICT] = "evict",
 		[MRS_REQUEST_ROOM] = "make room",
 		[MRS_REQUEST_PROTECT] = "protect pages",
+		[MRS_REQUEST_MOVE] = "move a page",
 		[MRS_REQUEST_CONNECT] = "connect to the pager",
 	};
 

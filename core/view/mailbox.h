@@ -32,6 +32,7 @@ enum mrs_request_op {
 	MRS_REQUEST_EVICT,	/* to the pager: evict; result is what morsel_advise() answers; answer: pages evicted */
 	MRS_REQUEST_ROOM,	/* to the pager: make room for count frames */
 	MRS_REQUEST_PROTECT,	/* to the pager: write-protect in every view (clone) */
+	MRS_REQUEST_MOVE,	/* to the pager: move page first from frame count to frame arg */
 	MRS_REQUEST_CONNECT,	/* there is a new pager: hand it the descriptor */
 };
 

@@ -53,6 +53,7 @@ static void serve(struct service *service, uint64_t word)
 	case MRS_REQUEST_EVICT:
 	case MRS_REQUEST_ROOM:
 	case MRS_REQUEST_PROTECT:
+	case MRS_REQUEST_MOVE:
 		rc = mrs_pager_post(pool, &letter);
 		if (!rc)
 			return; /* it answers */

@@ -413,6 +413,9 @@ MORSEL_API void morsel_release(struct morsel_grant *grant);
 #endif
 
 #include <morsel/clone.h>
+#include <morsel/compact.h>
+#include <morsel/dump.h>
+#include <morsel/observe.h>
 #include <morsel/pager.h>
 #include <morsel/swap.h>
 
