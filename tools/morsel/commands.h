@@ -21,6 +21,9 @@ int pool_grow(const struct command *self, int argc, char **argv);
 int pool_budget(const struct command *self, int argc, char **argv);
 int pool_reap(const struct command *self, int argc, char **argv);
 
+/* compact.c */
+int pool_compact(const struct command *self, int argc, char **argv);
+
 /* object.c */
 int object_create(const struct command *self, int argc, char **argv);
 int object_rm(const struct command *self, int argc, char **argv);

@@ -28,6 +28,7 @@ static const struct command commands[] = {
 	{"pool grow", "SIZE", "Add SIZE (a multiple of 64M) to a pool.", POOL, 1, 1, pool_grow},
 	{"pool budget", "SIZE|none", "Limit how much memory a pool may hold.", POOL, 1, 1,
 	 pool_budget},
+	{"pool compact", "", "Gain huge frames by moving pages.", POOL | PRINTS, 0, 0, pool_compact},
 	{"pool reap", "", "Clean up after processes that died.", POOL | PRINTS, 0, 0, pool_reap},
 	{"create", "NAME SIZE", "Make a morsel, filled with zeros.", POOL, 2, 2, object_create},
 	{"list", "", "List the morsels of a pool.", POOL | PRINTS | BYTES, 0, 0, show_list},

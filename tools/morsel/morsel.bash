@@ -10,6 +10,7 @@ declare -gA _morsel_options=(
 	["pool destroy"]="--force --pool --help"
 	["pool grow"]="--node --pool --help"
 	["pool budget"]="--pool --help"
+	["pool compact"]="--pool --json --huge --moves --every --help"
 	["pool reap"]="--pool --json --help"
 	["create"]="--lazy --evictable --contiguous --scattered --pages --pool --help"
 	["list"]="--null --pool --json --bytes --help"
