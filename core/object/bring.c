@@ -183,27 +183,33 @@ static int copy_beside(struct mrs_bring *area, const struct mrs_retarget *batch,
 	return rc;
 }
 
+/* Page k and those that go in with it, *n of them; how many were there. */
+static int copy_stretch(struct mrs_bring *area, const struct mrs_retarget *batch,
+			const struct mrs_window *window, unsigned k, uint64_t dirty, unsigned *n)
+{
+	struct morsel_pool *pool = batch->morsel->pool;
+	bool protect = window->writable && area->number[k] != dirty;
+	int rc;
+
+	*n = stretch(area, k, dirty);
+	rc = copy_in(pool, window, area->number[k], area->data[k], *n, protect);
+	if (rc == -ESTALE && *n > 1) {
+		*n = 1;
+		rc = copy_in(pool, window, area->number[k], area->data[k], *n, protect);
+	}
+	return rc == -ESTALE ? copy_beside(area, batch, window, k) : rc;
+}
+
 /* Bits of leaves some page of which was there already go into there. */
 static int copy_all(struct mrs_bring *area, const struct mrs_retarget *batch,
 		    const struct mrs_window *window, uint64_t dirty, uint64_t there[8])
 {
 	for (unsigned k = 0; k < area->count;) {
 		unsigned n = 1;
+		int rc;
 
 		if (!area->page[k].rc) {
-			bool protect = window->writable && area->number[k] != dirty;
-			int rc;
-
-			n = stretch(area, k, dirty);
-			rc = copy_in(batch->morsel->pool, window, area->number[k], area->data[k], n,
-				     protect);
-			if (rc == -ESTALE && n > 1) {
-				n = 1;
-				rc = copy_in(batch->morsel->pool, window, area->number[k],
-					     area->data[k], n, protect);
-			}
-			if (rc == -ESTALE)
-				rc = copy_beside(area, batch, window, k);
+			rc = copy_stretch(area, batch, window, k, dirty, &n);
 			if (rc < 0)
 				return rc;
 			for (unsigned j = k; rc && j < k + n; j++)

@@ -309,6 +309,36 @@ static void test_withdrawn(void **state)
 	end_pool(pool, morsel);
 }
 
+/* A cut that was undone is taken back by who had done it already. */
+static void test_uncut(void **state)
+{
+	struct party parties[2];
+	struct morsel *morsel;
+	struct morsel_pool *pool = pool_with_m(&morsel);
+	struct question q;
+	uint64_t had;
+
+	join_in(&parties[0], morsel_pool_fd(pool));
+	join_in(&parties[1], morsel_pool_fd(pool));
+	had = pretend_bytes(morsel, 20 * PAGE);
+	q = cut(&parties[0], parties, 2, 20);
+	ask(&q);
+	assert_int_equal(q.rc, 0);
+	assert_true(is_cut(&parties[0], 20) && is_cut(&parties[1], PAGES - 1));
+	pretend_bytes(morsel, had);
+	q.arg = 2;
+	ask(&q);
+	assert_int_equal(q.rc, 0);
+	for (uint64_t page = 0; page < PAGES; page++)
+		for (unsigned i = 0; i < 2; i++)
+			assert_int_equal(
+				*(uint64_t *)((char *)morsel_addr(parties[i].view) + page * PAGE),
+				support_word(page, 5));
+	leave(&parties[0]);
+	leave(&parties[1]);
+	end_pool(pool, morsel);
+}
+
 /* More letters than an inbox holds: they wait for a place, and all are answered. */
 static void test_full_inbox(void **state)
 {
@@ -680,12 +710,19 @@ static void test_fork(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_everyone),       cmocka_unit_test(test_each_is_awaited),
-		cmocka_unit_test(test_late_answer),    cmocka_unit_test(test_withdrawn),
-		cmocka_unit_test(test_full_inbox),     cmocka_unit_test(test_scan_and_refusal),
-		cmocka_unit_test(test_pager_requests), cmocka_unit_test(test_shrink_foreign),
-		cmocka_unit_test(test_stopped),	       cmocka_unit_test(test_death_of_asked),
-		cmocka_unit_test(test_death_of_asker), cmocka_unit_test(test_fork),
+		cmocka_unit_test(test_everyone),
+		cmocka_unit_test(test_each_is_awaited),
+		cmocka_unit_test(test_late_answer),
+		cmocka_unit_test(test_withdrawn),
+		cmocka_unit_test(test_uncut),
+		cmocka_unit_test(test_full_inbox),
+		cmocka_unit_test(test_scan_and_refusal),
+		cmocka_unit_test(test_pager_requests),
+		cmocka_unit_test(test_shrink_foreign),
+		cmocka_unit_test(test_stopped),
+		cmocka_unit_test(test_death_of_asked),
+		cmocka_unit_test(test_death_of_asker),
+		cmocka_unit_test(test_fork),
 	};
 
 	return cmocka_run_group_tests_name("view: mailbox", tests, NULL, NULL);
