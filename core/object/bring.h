@@ -15,14 +15,14 @@
 struct mrs_bring {
 	/* Aligned, and so is each of several areas: data is read into directly, beside is mapped over. */
 	unsigned char data[MRS_BRING_PAGES][4096] __attribute__((aligned(4096)));
-	unsigned char beside[4096];		   /* address space for one page: stale.c */
+	unsigned char beside[4096]; /* address space for one page: stale.c */
 	struct mrs_swap_page page[MRS_BRING_PAGES];
 	void *memory[MRS_BRING_PAGES];
 	uint64_t number[MRS_BRING_PAGES]; /* page of the morsel */
 	uint64_t frame[MRS_BRING_PAGES];
 	uint16_t leaf[MRS_BRING_PAGES]; /* its leaf in the batch */
 	unsigned count;
-};
+} __attribute__((aligned(4096)));
 
 /* That of the batch's intent, emptied. -ENOMEM in words; without, it cannot fail a second time. */
 int mrs_bring_area(const struct mrs_retarget *batch, struct mrs_bring **area);

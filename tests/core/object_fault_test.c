@@ -353,6 +353,79 @@ static void test_read_ahead(void **state)
 	teardown(&f);
 }
 
+/* ---- stale mappings ---- */
+
+/* The page comes to another frame, as a mover does it; no view is told. Returns the old frame. */
+static uint64_t move_page(struct fixture *f, uint64_t page)
+{
+	struct mrs_retarget batch;
+	uint64_t from, to;
+
+	assert_ok(mrs_retarget_one(f->morsel, MRS_RETARGET_DIRTY, page, &batch));
+	from = mrs_entry_frame(batch.before[0]);
+	assert_ok(mrs_txn_get(&batch.txn, 0, MRS_FRAME_MOVABLE, 0, &to));
+	assert_ok(mrs_pool_back(&batch.txn, to, 1, 0, NULL));
+	memcpy(mrs_pool_at(f->pool, to, 1), mrs_pool_at(f->pool, from, 1), 4096);
+	mrs_swap_forget(&batch.txn, from);
+	mrs_pool_unback(f->pool, from, 1);
+	mrs_fetch_add(&mrs_morsel_coherence(f->morsel)->moves, 1);
+	mrs_retarget_set(&batch, 0, mrs_entry_make(MRS_ENTRY_MAPPED, 0, to) | MRS_ENTRY_DIRTY);
+	mrs_txn_settle(&batch.txn);
+	mrs_retarget_end(&batch);
+	return from;
+}
+
+static void put_frame(struct fixture *f, uint64_t frame)
+{
+	struct mrs_txn txn;
+
+	assert_ok(mrs_txn_begin(f->pool, MRS_INTENT_OTHER, &txn));
+	mrs_txn_put_begin(&txn, 0, frame);
+	mrs_txn_put_end(&txn);
+	mrs_txn_end(&txn);
+}
+
+/* A touch maps the new frame, also where the page was evicted since; the library's own thread
+ * serves. */
+static void test_stale_view(void **state)
+{
+	static const uint32_t access[] = {MORSEL_READ, MORSEL_READ | MORSEL_WRITE};
+
+	for (unsigned kind = 0; kind < 2; kind++) {
+		struct morsel_map_opts opts = {
+			.size = sizeof(opts), .kind = MORSEL_VIEW_STITCHED, .access = access[kind]};
+		uint64_t old[3];
+		struct morsel_view *view;
+		struct fixture f;
+
+		setup(&f, MORSEL_PAGES_4K, false, false);
+		assert_ok(morsel_map(f.morsel, &opts, &view));
+		/* Its pages are there, and in this process's table. */
+		assert_int_equal(*(volatile uint64_t *)morsel_addr(view), object_word(1, 0));
+		for (unsigned i = 0; i < 3; i++)
+			old[i] = move_page(&f, 5 + i);
+		assert_int_equal(window_evict(f.morsel, 6, 1, NULL, 0), 1);
+		f.window.address = (uintptr_t)morsel_addr(view);
+		for (unsigned p = 0; p < 16; p++)
+			assert_page(&f, p, 1);
+		for (unsigned i = 0; kind && i < 16; i++) {
+			uint64_t frame;
+
+			*(volatile uint64_t *)window_at(&f.window, i) = 55 + i;
+			frame = mrs_entry_frame(window_entry(f.morsel, i));
+			assert_int_equal(*(uint64_t *)mrs_pool_at(f.pool, frame, 1), 55 + i);
+		}
+		/* Nothing was written to where the pages were. */
+		for (unsigned i = 0; i < 3; i++)
+			assert_false(mrs_bring_is_resident(f.pool, old[i]));
+		morsel_view_destroy(view);
+		for (unsigned i = 0; i < 3; i++)
+			put_frame(&f, old[i]);
+		assert_ok(morsel_close(f.morsel));
+		window_pool_end(f.pool);
+	}
+}
+
 /* ---- writers against an evictor ---- */
 
 #define WRITERS 3
@@ -453,6 +526,7 @@ int main(void)
 		cmocka_unit_test(test_fill_range),
 		cmocka_unit_test(test_narrow_window),
 		cmocka_unit_test(test_read_ahead),
+		cmocka_unit_test(test_stale_view),
 		cmocka_unit_test(test_writers_lose_nothing),
 	};
 
