@@ -136,7 +136,7 @@ static bool is_same_family(const struct range *range, uint64_t record)
 	return record && range->family && mrs_registry_family(range->pool, record) == range->family;
 }
 
-/* A leaf is one page or 512; which, the intent does not say: the larger is meant. */
+/* A leaf of 512 pages is locked as a whole, whichever page of it is named. */
 static bool intent_overlaps(const struct range *range, const struct mrs_intent *intent)
 {
 	uint64_t page, count;
