@@ -327,12 +327,24 @@ static int remap_newborn(struct morsel_view *view)
 			     : rc;
 }
 
-/* What the morsel's pages did between the reading of the runs and the listing. */
-static int catch_up(struct morsel_view *view, uint64_t moves, const struct mrs_run_list *list)
+/* It changes at every resize: object/resize.c. */
+static uint64_t version_of(const struct morsel_view *view)
+{
+	return mrs_load_acquire(&view->morsel->record->format);
+}
+
+/*
+ * What the morsel's pages did between the reading of the runs and the listing: they have moved, or gone
+ * with a shrink, which tells listed views only, and come back on other frames when it grew again.
+ */
+static int catch_up(struct morsel_view *view, uint64_t moves, uint64_t version,
+		    const struct mrs_run_list *list)
 {
 	int rc = 0;
 
-	if (moves_of(view) != moves)
+	if (version_of(view) != version && !view->watched)
+		return mrs_fail(-EAGAIN, "the morsel was resized while the view was made: try again");
+	if (moves_of(view) != moves || version_of(view) != version)
 		rc = view->backend == &mrs_backend_pooled ? check_pooled(view, list)
 							  : remap_newborn(view);
 	if (!rc && view->backend == &mrs_backend_pooled)
@@ -343,7 +355,7 @@ static int catch_up(struct morsel_view *view, uint64_t moves, const struct mrs_r
 
 static int birth_of_cpu_view(struct morsel_view *view, struct mrs_run_list *list)
 {
-	uint64_t moves = moves_of(view);
+	uint64_t moves = moves_of(view), version = version_of(view);
 	int rc = first_map(view, list);
 
 	if (rc)
@@ -351,8 +363,8 @@ static int birth_of_cpu_view(struct morsel_view *view, struct mrs_run_list *list
 	rc = mrs_view_watch_start(view, list);
 	if (!rc)
 		rc = list_view(view, moves);
-	if (!rc && view->watched)
-		rc = catch_up(view, moves, list);
+	if (!rc)
+		rc = catch_up(view, moves, version, list);
 	if (!rc)
 		rc = mrs_view_watch_protect(view, list);
 	if (rc)
