@@ -1,6 +1,6 @@
 /*
  * What morsel_pool_check() looks at where pages come and go. Gate closed; transitions that are
- *parked may hold leaves.
+ * parked may hold leaves.
  *
  *	evictable, and the pool evicts	=>  the record has a COHERENCE cell, which names the record
  *	EVICTED				=>  every page of the leaf has a SWAP property

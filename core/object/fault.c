@@ -1,8 +1,7 @@
 /*
  * Faults: one touch of a view that the kernel could not serve, and ranges that are wanted at once.
  *
- * Everything happens under the leaf's lock, after a new look at the entry (retarget.c, steps 6 to
- *8):
+ * Everything happens under the leaf's lock, after a new look at the entry (retarget.c, 6 to 8):
  *
  *	missing		EVICTED	  brought back, with its neighbours
  *			MAPPED	  a peer was quicker: wake; or its memory was given back: zeros
@@ -14,8 +13,7 @@
  *
  * Neighbours: a fault that begins where the last one of its stream ended fetches ahead, twice as
  * much each time; one near the last fetches what is around it; one elsewhere fetches less and less.
- * Advice decides where there is any. Neighbours stay protected, so that they are clean when they
- *go.
+ * Advice decides where there is any. Neighbours stay protected, and so are clean when they go.
  *
  * Async-signal-safe: no lock of another library, no stdio; the batch (4 KiB) is on the stack, pages
  * are in the work area of the intent.

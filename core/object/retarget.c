@@ -1,56 +1,65 @@
 /*
  * Retarget: locking leafs, the orderings behind it, and why nothing is lost. See retarget.h.
  *
- * Who meets. A *retargeter* (evictor, fault, mover, clone break) holds leafs in one transition. A
- * *toucher* is a thread that reads or writes through a view; it has no part in any of this but the
- * faults that the kernel makes of its touches. A *newcomer* publishes a view or a pin. A *cutter*
- * shrinks or frees the morsel and takes tables away. A *repairer* finishes what a dead retargeter
+ * Who meets. A retargeter (evictor, fault, mover, break of a clone) holds leafs in one transition.
+ * A toucher is a thread that reads or writes through a view; it has no part in any of this but the
+ * faults that the kernel makes of its touches. A newcomer publishes a view or a pin. A cutter
+ * shrinks or frees the morsel and takes tables away. A repairer finishes what a dead retargeter
  * left, with the gate closed.
  *
- *  1 Order.	 intent (record, pages) -> fence A -> look at the record -> find the leaf -> intent
- *		 (table, index, count) -> lock each leaf by compare-and-swap -> fence B -> look at
- *the registry (pins, views, frozen). Nothing is looked at before what it is to be compared with is
- *announced. 2 Cutter.	 Says so in the record (bytes, or FREEING), full fence, then waits until no
- *RETARGET intent that was there overlaps (mrs_registry_settle). Pairs with fence A: either we see
- *the smaller record and leave, or he sees the intent and waits. So no table under a retargeter is
- *taken away, and a leaf beyond the end is never locked. 3 Newcomer.	 Writes his cell or pin,
- *full fence, waits for intents that were there. Pairs with fence B: either we see his view and
- *treat it, or his pin and give the leafs up, or he waits for our end; or both. He returns before he
- *touches anything. 4 Leafs.	 An entry changes only by compare-and-swap from unlocked to locked,
- *and from then on by the owner's stores alone. So of two retargeters of a leaf one waits. No thread
- *		 waits for a leaf while it holds another: a batch takes what it can get. No
- *		 deadlock: owners wait for mail, disk and memory only, each bounded or parked.
- *  5 Tables.	 A table that a join replaced is stale entry by entry, each released by its owner.
- *		 Who comes late by an old pointer finds the owner's lock or STALE, never an entry
- *		 that he could lock. In a subtree that relatives share the way to the leaf is looked
- *		 at once more after it was locked: a break may have given this morsel another table.
- *  6 Writers.	 A page may be written through a view only if its leaf is DIRTY, or was filled for a
- *		 writer, or the view is younger than what was saved (epoch); else it is protected in
- *		 every writable view. DIRTY is stored before the protection is lifted, both under
- *		 the leaf's lock. If the protection went first, and this thread were preempted or
- *		 killed in between, an evictor would find a clean page with new bytes and drop them.
- *  7 Evict.	 The evictor protects under the lock, and saves after. Who would lift a protection
- *		 waits for that lock (6), so between saving and punching nobody writes. The punch
- *		 takes the page out of every process at once; a touch faults, comes here, and waits
- *		 for the leaf. The entry becomes EVICTED after the punch: a filler that sees EVICTED
- *		 finds no memory there, and one that finds memory (EEXIST) knows that it is a page
- *of content, from a filler that died.
- *  8 Fill.	 Only under the lock, only with UFFDIO_COPY, which is atomic: the page is there in
- *		 whole or not at all, and never replaces what is there. Another process maps it
- *		 without any event from then on, also before the entry says MAPPED. That is why a
- *		 fill by pwrite is wrong: repeated after a death it would go over newer bytes.
- *  9 Stopped.	 Service threads lock no leaf and touch no evictable page; they always answer. A
- *		 retargeter that is stopped holds its leafs: the faults of others wait for it, and
- *		 everybody who has no business with these pages goes on.
- * 10 Death.	 The gate is closed, the owner gone. step LOCKING: memory is as it was. The leaf
- *		 becomes what it was, and DIRTY: a protection may have been lifted, or half of the
- *		 views protected, which costs a fault. COPIED, and FILL at any step: the content is
- *		 in memory or on the swap target; memory wins, for it can only be the newer one (7,
- *		 8). Nothing has to be undone in any process: protections that stayed are lifted by
- *		 the next write, which finds MAPPED.
- * 11 Wake.	 The owner swaps the entry (full barrier), then looks whether anybody sleeps. A
- *sleeper counts himself (full barrier), then sleeps only if the entry is still what he saw. Either
- *he sees the new entry or he is seen.
+ *  1. Order. Intent (record, pages); fence A; look at the record; find the leaf; intent (table,
+ *     index, range); lock each leaf by compare-and-swap; fence B; look at the registry (pins,
+ *     views, frozen). Nothing is looked at before what it is to be compared with is announced.
+ *
+ *  2. Cutter. Says so in the record (bytes, or FREEING), full fence, then waits until no RETARGET
+ *     intent that was there overlaps (mrs_registry_settle). Pairs with fence A: either we see the
+ *     smaller record and leave, or he sees the intent and waits. So no table under a retargeter is
+ *     taken away, and a leaf beyond the end is never locked.
+ *
+ *  3. Newcomer. Writes his cell or pin, full fence, waits for intents that were there. Pairs with
+ *     fence B: either we see his view and treat it, or his pin and give the leafs up, or he waits
+ *     for our end; or both. He returns before he touches anything.
+ *
+ *  4. Leafs. An entry changes only by compare-and-swap from unlocked to locked, and from then on by
+ *     the owner's stores alone. So of two retargeters of a leaf one waits. No thread waits for a
+ *     leaf while it holds another: a batch takes what it can get. No deadlock: owners wait for
+ *     mail, disk and memory only, each bounded or parked.
+ *
+ *  5. Tables. A table that a join replaced is stale entry by entry, each released by its owner. Who
+ *     comes late by an old pointer finds the owner's lock or STALE, never an entry that he could
+ *     lock. In a subtree that relatives share the way to the leaf is looked at once more after it
+ *     was locked: a break may have given this morsel another table.
+ *
+ *  6. Writers. A page may be written through a view only if its leaf is DIRTY, or was filled for a
+ *     writer, or the view is younger than what was saved (epoch); else it is protected in every
+ *     writable view. DIRTY is stored before the protection is lifted, both under the leaf's lock.
+ *     If the protection went first, and this thread were preempted or killed in between, an evictor
+ *     would find a clean page with new bytes and drop them.
+ *
+ *  7. Evict. The evictor protects under the lock, and saves after. Who would lift a protection
+ *     waits for that lock (6), so between saving and punching nobody writes. The punch takes the
+ *     page out of every process; a touch faults, comes here, and waits for the leaf. The entry
+ *     becomes EVICTED after the punch: a filler that sees EVICTED finds no memory there, and one
+ *     that does (EEXIST) knows that it is content, of a filler that died or of a relative.
+ *
+ *  8. Fill. Only under the lock, only with UFFDIO_COPY, which is atomic: the page is there in whole
+ *     or not at all, and never replaces what is there. Another process maps it without any event
+ *     from then on, also before the entry says MAPPED. That is why a fill by pwrite is wrong:
+ *     repeated after a death it would go over newer bytes.
+ *
+ *  9. Stopped. Service threads lock no leaf and touch no evictable page; they always answer. A
+ *     retargeter that is stopped holds its leafs: the faults of others wait for it, and everybody
+ *     who has no business with these pages goes on.
+ *
+ * 10. Death. The gate is closed, the owner gone. LOCKING: memory is as it was. The leaf becomes
+ *     what it was, and DIRTY: a protection may be lifted, or half of the views protected, which
+ *     costs a fault. COPIED, and FILL at any step: the content is in memory or on the swap target;
+ *     memory wins, for it can only be the newer one (7, 8). Nothing has to be undone in any
+ *     process: protections that stayed are lifted by the next write, which finds MAPPED.
+ *
+ * 11. Wake. The owner swaps the entry (full barrier), then looks whether anybody sleeps. A sleeper
+ *     counts himself (full barrier), then sleeps only if the entry is still what he saw. Either he
+ *     sees the new entry or he is seen.
  */
 #include "object/retarget.h"
 
@@ -341,8 +350,8 @@ static int split_for_all(struct mrs_retarget *batch, const struct mrs_leaf *leaf
 }
 
 /*
- * Announces, and finds the leaf at page: 0, the transition is open, and *next is the morsel's end, or
- * that of what was asked for; -ENOENT: nothing there to lock up to *next, and no transition.
+ * Announces, and finds the leaf at page: 0, the transition is open, and *next is the morsel's end,
+ * or that of what was asked for; -ENOENT: nothing there to lock up to *next, and no transition.
  */
 static int find(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_t page, uint64_t pages,
 		struct mrs_retarget *batch, struct mrs_leaf *leaf, uint64_t *next)

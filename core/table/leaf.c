@@ -2,10 +2,10 @@
  * One leaf where it stands: for who locks it, splits it, or joins 512 of them. See table.h.
  *
  * Splitting and joining keep the leafs locked by the same owner from before to after, so that
- *nobody else changes an entry on either side of the link. The link is one compare-and-swap of the
- *parent's entry. A table that was joined away keeps its frame and becomes stale, entry by entry:
- *who still holds a pointer into it finds the owner's lock, then STALE, and begins again at the
- *root.
+ * nobody else changes an entry on either side of the link. The link is one compare-and-swap of the
+ * parent's entry. A table that was joined away keeps its frame and becomes stale, entry by entry:
+ * who still holds a pointer into it finds the owner's lock, then STALE, and begins again at the
+ * root.
  *
  *	parent:	 [leaf f, lock i]  <-- split / join -->	 [table t]
  *	t:	 STALE x 512				 [leaf f + k * span, lock i] x 512
