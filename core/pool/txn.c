@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -108,7 +107,8 @@ static int begin(struct morsel_pool *pool, enum mrs_intent_op op, bool patient, 
 	};
 	thread.pool = pool;
 	/* Program order is enough for a reaper: it reads what a dead process has written. */
-	memset(txn->intent, 0, sizeof(*txn->intent));
+	/* Word by word: who settles with a newcomer may be reading the one before. */
+	mrs_zero_release((uint64_t *)txn->intent, sizeof(*txn->intent) / 8);
 	txn->intent->serial = mrs_fetch_add(&serial, 1);
 	mrs_compiler_barrier();
 	mrs_store_release32(&txn->intent->op, op);
