@@ -65,7 +65,7 @@ static bool closer_is_alive(struct morsel_pool *pool, uint32_t gate)
 	if (gate - 1 >= MRS_SLOTS)
 		return false;
 	if (gate - 1 == pool->slot)
-		return pool->gate_mine;
+		return mrs_load_relaxed32(&pool->gate_mine); /* if too early, reap_lock makes us wait */
 	state = mrs_load_acquire(mrs_slot_word(pool, gate - 1)) & MRS_SLOT_STATE_MASK;
 	return (state == MRS_SLOT_ATTACHED || state == MRS_SLOT_REAPING) &&
 	       mrs_pool_slot_is_alive(pool, gate - 1);
@@ -238,7 +238,7 @@ int mrs_gate_close(struct morsel_pool *pool)
 
 	if (rc)
 		return rc;
-	pool->gate_mine = true;
+	mrs_store_relaxed32(&pool->gate_mine, 1);
 	MRS_PROBE("pool.gate.taken");
 	mrs_fetch_or(&state->gate_epoch, 1);
 	mrs_full_fence(); /* pairs with the one in mrs_gate_enter(): step 3 */
@@ -254,7 +254,7 @@ void mrs_gate_open(struct morsel_pool *pool)
 	struct mrs_state *state = mrs_pool_state(pool);
 
 	mrs_fetch_add(&state->gate_epoch, 1);
-	pool->gate_mine = false;
+	mrs_store_relaxed32(&pool->gate_mine, 0);
 	/* Release: who enters sees the repaired metadata. Pairs with the load in mrs_gate_enter().
 	 */
 	mrs_store_release32(&state->gate, 0);

@@ -51,7 +51,7 @@ struct morsel_pool {
 	uint32_t txn_busy;	  /* bit per intent; a futex for who waits until one is free */
 	uint32_t txn_sleepers;
 	pthread_mutex_t reap_lock; /* one reaper of a process at a time; the gate follows it */
-	bool gate_mine;		   /* under reap_lock */
+	uint32_t gate_mine;	   /* atomic; changes under reap_lock */
 	uint64_t reaping[MRS_SLOTS / 64]; /* slots a thread of ours is at; under reap_lock */
 	/* Words of state.properties that are known to name frames of the pool; atomic. */
 	uint64_t properties_checked;

@@ -58,7 +58,7 @@ static bool put_aside(struct mrs_faults *faults, const struct mrs_fault_touch *t
 	bool noted;
 
 	pthread_mutex_lock(&threads->lock);
-	if (!threads->retries)
+	if (!threads->retries && !threads->stopping)
 		threads->retries = !start_thread(faults, retry_thread);
 	noted = threads->retries && note(threads->aside, &threads->asides, touch);
 	pthread_cond_signal(&threads->put_aside);
@@ -253,7 +253,7 @@ static void *read_thread(void *ctx)
 
 /* ---- start and end ---- */
 
-/* Under the lock, or before there is any other thread. */
+/* Under the lock. */
 static int start_thread(struct mrs_faults *faults, void *(*run)(void *))
 {
 	struct mrs_fault_threads *threads = &faults->threads;
@@ -301,14 +301,17 @@ static void drop_end_page(struct mrs_faults *faults)
 
 int mrs_fault_threads_start(struct mrs_faults *faults)
 {
+	struct mrs_fault_threads *threads = &faults->threads;
 	int rc = make_end_page(faults);
 
-	if (!rc)
-		rc = start_thread(faults, read_thread);
 	if (!rc) {
-		mrs_store_relaxed32(&faults->threads.readers, 1);
-		return 0;
+		pthread_mutex_lock(&threads->lock);
+		rc = start_thread(faults, read_thread);
+		mrs_store_relaxed32(&threads->readers, !rc);
+		pthread_mutex_unlock(&threads->lock);
 	}
+	if (!rc)
+		return 0;
 	drop_end_page(faults);
 	return mrs_fail_errno(rc, "cannot start the thread that serves faults");
 }
@@ -324,6 +327,7 @@ void mrs_fault_threads_stop(struct mrs_faults *faults)
 	pthread_cond_broadcast(&threads->put_aside);
 	pthread_mutex_unlock(&threads->lock);
 	(void)*(volatile char *)threads->end_page;
+	/* Nobody starts one any more. */
 	for (unsigned i = 0; i < threads->count; i++)
 		pthread_join(threads->thread[i], NULL);
 	threads->count = 0;

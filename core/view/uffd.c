@@ -18,6 +18,7 @@
 #include "base/atomic.h"
 #include "base/base.h"
 #include "base/compat.h"
+#include "object/bring.h"
 #include "pool/internal.h"
 #include "view/pager.h"
 
@@ -132,11 +133,22 @@ static void forget_fd(struct mrs_faults *faults)
 	mrs_fork_release();
 }
 
+/* What a fault would have to allocate is there before the first: it may come in a signal handler.
+ */
+static int prepare_faults(struct morsel_pool *pool)
+{
+	int rc = mrs_bring_prepare(pool);
+
+	return rc || mrs_swap_of(pool) ? rc : -ENOMEM;
+}
+
 static int open_faults(struct mrs_faults *faults)
 {
 	uint64_t features = 0;
 	int rc = features_of_kernel(&features);
 
+	if (!rc)
+		rc = prepare_faults(faults->part.pool);
 	if (rc)
 		return rc;
 	features &= NEEDED | UFFD_FEATURE_POISON | UFFD_FEATURE_MISSING_HUGETLBFS |

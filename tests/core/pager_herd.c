@@ -322,19 +322,23 @@ struct answer {
 
 static void live(int fd, int socket)
 {
-	struct morsel_pool *pool;
+	struct morsel_pool *pool = NULL;
 	struct order order;
+	bool opened = false;
 
 	/* Nothing of the test's, and of the herd's. */
 	for (int other = 3; other < 1024; other++)
 		if (other != fd && other != socket)
 			close(other);
-	pool = support_pool_again(fd);
-
-	close(fd);
-	while (pool && read(socket, &order, sizeof(order)) == sizeof(order)) {
+	while (read(socket, &order, sizeof(order)) == sizeof(order)) {
 		struct answer answer = {0};
 
+		/* At the first order, so that it may be spawned long before it attaches. */
+		if (!opened)
+			pool = support_pool_again(fd);
+		opened = true;
+		if (!pool)
+			break;
 		answer.value = herd_do(pool, (enum herd_op)order.op, order.arg, socket);
 		snprintf(answer.words, sizeof(answer.words), "%s", morsel_errormsg());
 		if (write(socket, &answer, sizeof(answer)) != sizeof(answer))

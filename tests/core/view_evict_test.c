@@ -309,35 +309,50 @@ static void stopped_process(void **state)
 	}
 }
 
+static unsigned any_alive(struct fixture *f)
+{
+	unsigned i = f->count;
+
+	while (!f->process[--i].pid)
+		assert_true(i > 0);
+	return i;
+}
+
+/* Kills whoever is pager now. */
+static void kill_pager(struct fixture *f)
+{
+	for (unsigned tries = 0; tries < 2000; tries++) {
+		int64_t pager = tell(&f->process[any_alive(f)], OP_PAGER, 0);
+
+		for (unsigned i = 0; i < f->count && pager > 0; i++)
+			if (f->process[i].pid == pager) {
+				end(&f->process[i], true);
+				return;
+			}
+		usleep(10000);
+	}
+	fail_msg("nobody became pager");
+}
+
 /* Another is elected, gets everybody's descriptor, and goes on. */
 static void killed_pager(void **state)
 {
 	struct fixture *f = *state;
-	unsigned left = 6;
 
-	begin(f, left, MORSEL_FAULTS_THREAD);
-	for (unsigned i = 0; i < left; i++)
+	begin(f, 6, MORSEL_FAULTS_THREAD);
+	for (unsigned i = 0; i < 6; i++)
 		assert_int_equal(tell(&f->process[i], OP_RUN, 0), 0);
-	for (unsigned killed = 0; killed < 3; killed++) {
-		int64_t pager = 0, rc = -1;
-		unsigned any = 5;
+	for (unsigned killed = 0; killed < 4; killed++) {
+		int64_t rc = -1;
 
-		for (unsigned tries = 0; tries < 500 && pager <= 0; tries++)
-			pager = tell(&f->process[any], OP_PAGER, 0);
-		for (unsigned i = 0; i < left; i++)
-			if (f->process[i].pid == pager) {
-				end(&f->process[i], true);
-				any = i == any ? any - 1 : any;
-			}
-		for (unsigned tries = 0; tries < 500 && rc < 0; tries++) {
-			rc = tell(&f->process[any], OP_EVICT, 0);
-			usleep(rc < 0 ? 20000 : 0);
+		kill_pager(f);
+		for (unsigned tries = 0; tries < 2000 && rc < 0; tries++) {
+			rc = tell(&f->process[any_alive(f)], OP_EVICT, 0);
+			usleep(rc < 0 ? 10000 : 0);
 		}
 		assert_true(rc >= 0);
-		if (any != 5)
-			break; /* the one that is asked was the pager itself */
 	}
-	for (unsigned i = 0; i < left; i++)
+	for (unsigned i = 0; i < 6; i++)
 		if (f->process[i].pid) {
 			assert_true(tell(&f->process[i], OP_HALT, 0) > 0);
 			assert_int_equal(tell(&f->process[i], OP_LOST, 0), 0);

@@ -203,6 +203,7 @@ static void slot_is_used_again(void **state)
 	int call;
 
 	spawn(f, 1);
+	f->process[f->count++] = herd_spawn(f->fd);
 	attach(f);
 	slot = (uint64_t)tell(f, 0, HERD_SLOT, 0);
 	assert_int_equal(mrs_pager_ensure(f->pool), 0);
@@ -212,8 +213,6 @@ static void slot_is_used_again(void **state)
 	call = herd_receive(&f->process[0]);
 	herd_kill(&f->process[0]);
 	morsel_pool_reap(f->pool);
-	f->process[1] = herd_spawn(f->fd);
-	f->count = 2;
 	assert_int_equal(tell(f, 1, HERD_SLOT, 0), slot);
 	assert_int_equal(tell(f, 1, HERD_MAP, 1), 0);
 	assert_true(herd->view[1].generation != generation);
@@ -250,7 +249,7 @@ static void no_write_is_lost(void **state)
 		assert_int_equal(tell(f, i, HERD_MAP, 2), 0);
 		assert_int_equal(tell(f, i, HERD_COUNT, 3), 0);
 	}
-	for (unsigned i = 0; i < rounds && !herd->lost; i++) {
+	for (unsigned i = 0; i < rounds && !mrs_load_acquire(&herd->lost); i++) {
 		if (i == rounds / 2)
 			kill(f->process[2].pid, SIGSTOP);
 		assert_int_equal(herd_do(f->pool, HERD_EVICT, 3, -1), 0);
@@ -397,7 +396,7 @@ static void wait_for_answers(uint32_t count)
 {
 	for (unsigned i = 0; i < 2000 && mrs_load_acquire32(&herd->answered) < count; i++)
 		usleep(10000);
-	assert_int_equal(herd->answered, count);
+	assert_int_equal(mrs_load_acquire32(&herd->answered), count);
 }
 
 static void jobs_are_answered(void **state)
@@ -412,7 +411,7 @@ static void jobs_are_answered(void **state)
 	assert_int_equal(mrs_pager_ensure(f->pool), 0);
 	assert_int_equal(mrs_pager_post(f->pool, &job), 0);
 	wait_for_answers(1);
-	assert_int_equal(herd->answer_word, 77);
+	assert_int_equal(mrs_load_acquire(&herd->answer_word), 77);
 	assert_int_equal(herd->answer, 0);
 	job.op = MRS_REQUEST_ROOM;
 	assert_int_equal(mrs_pager_post(f->pool, &job), 0);
@@ -423,15 +422,15 @@ static void jobs_are_answered(void **state)
 	assert_int_equal(mrs_pager_post(f->pool, &job), 0);
 	wait_for_answers(3);
 	assert_int_equal(herd->answer, -EAGAIN);
-	assert_true(herd->ticks > 0);
+	assert_true(mrs_load_acquire32(&herd->ticks) > 0);
 
 	/* A queue that is full says so; what is in it when the pager ends is answered. */
-	herd->hold_jobs = 1;
+	mrs_store_release32(&herd->hold_jobs, 1);
 	job.op = MRS_REQUEST_EVICT;
 	while (!mrs_pager_post(f->pool, &job))
 		posted++;
 	assert_true(posted >= MRS_JOBS && posted <= MRS_JOBS + 1);
-	herd->hold_jobs = 0;
+	mrs_store_release32(&herd->hold_jobs, 0);
 	assert_int_equal(herd_do(f->pool, HERD_CLOSE, 0, -1), 0);
 	f->pool = NULL;
 	assert_int_equal(herd->answered, 3 + posted);
