@@ -341,11 +341,14 @@ static int list_in_pool(struct morsel_pool *pool, struct mrs_registered *listed)
 {
 	int rc = 0;
 
-	/* Before the cell: who sees the view, and who waits for us, sees that nothing is clean. */
-	if (listed->view.flags & MRS_VIEW_WRITABLE)
-		mrs_registry_written(pool, listed->view.record);
 	while (!rc && !cell_take(pool, listed))
 		rc = chain_further(pool, MRS_CHAIN_VIEW, 0, &own_slot(pool)->views);
+	/*
+	 * After the cell, for an evictor reads the epoch before the views: who saves a page under this
+	 * epoch has seen the view. Before the fence and the waiting, so before the first write.
+	 */
+	if (!rc && listed->view.flags & MRS_VIEW_WRITABLE)
+		mrs_registry_written(pool, listed->view.record);
 	if (!rc)
 		changed(pool);
 	MRS_PROBE("registry.add.listed");
