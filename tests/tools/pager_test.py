@@ -11,9 +11,9 @@ from support import PoolTest
 
 
 class Pager(PoolTest):
-    def start(self, *args):
+    def start(self, *args, env=None):
         process = subprocess.Popen([support.COMMAND, "pager", *args], stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE)
+                                   stderr=subprocess.PIPE, env={**os.environ, **(env or {})})
         self.addCleanup(self.kill, process)
         return process
 
@@ -55,6 +55,27 @@ class Pager(PoolTest):
         self.ends(second, signal.SIGTERM)
         self.assertEqual(self.line(third)[0], third.pid)
         self.ends(third, signal.SIGTERM)
+        self.ok("pool", "check", self.pool)
+
+    def test_death_in_an_election(self):
+        """Wherever a candidate or a pager dies, the next one is elected."""
+        trial = self.start(self.pool, env={"MORSEL_PROBE_KILL": "view.elect.locked:1"})
+        if trial.stdout.readline():
+            return  # built without probes
+        for probe in ("view.elect.locked", "view.elect.listening", "view.elect.announced",
+                      "view.elect.withdrawn", "view.handover.accepted"):
+            with self.subTest(probe=probe):
+                first = self.start(self.pool, env={"MORSEL_PROBE_KILL": probe + ":1"})
+                if probe == "view.elect.withdrawn":
+                    self.line(first)
+                    first.terminate()
+                second = self.start(self.pool)
+                pid, _ = self.line(second)
+                if pid == first.pid:
+                    pid, _ = self.line(second)
+                self.assertEqual(pid, second.pid)
+                first.wait(timeout=60)
+                self.ends(second, signal.SIGTERM)
         self.ok("pool", "check", self.pool)
 
     def test_pool_without_a_name(self):

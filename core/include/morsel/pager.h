@@ -8,7 +8,7 @@
  *  - The kernel's userfaultfd stops whoever touches a page that is not there, or writes one that is
  *    being saved.
  *  - Somebody answers: a thread of the library (MORSEL_FAULTS_THREAD, the default), or the touching
- *    thread itself in a handler of SIGBUS (MORSEL_FAULTS_SIGBUS: about a fourth of the time).
+ *    thread itself in a handler of SIGBUS (MORSEL_FAULTS_SIGBUS: two thirds of the time).
  *  - One attached process is the pool's *pager*. It alone evicts, and needs nobody's help for it: every
  *    process hands it its userfaultfd descriptor. Who is it, is elected; when it ends, another takes
  *    over. `morsel pager` is a service that does nothing else.
