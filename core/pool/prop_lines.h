@@ -117,7 +117,7 @@ static inline uint64_t *mrs_prop_lines_claim(const struct mrs_prop_lines *lines,
 {
 	*claimed = false;
 	for (;;) {
-		uint64_t *end, *line = mrs_prop_lines_find(lines, key, &end), none = 0;
+		uint64_t *end = NULL, *line = mrs_prop_lines_find(lines, key, &end), none = 0;
 
 		if (line || !end)
 			return line;
