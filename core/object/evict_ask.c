@@ -190,6 +190,7 @@ void mrs_evict_stays(struct morsel_pool *pool, struct mrs_pool_stays *sum)
 #define LETTER_NS    10000000000ll
 #define CONNECT_NS   3000000000ll
 #define CONNECT_STEP 5000000l
+#define BUSY_TRIES   20u
 
 int mrs_evict_serve(struct morsel_pool *pool, uint32_t op, uint64_t record, uint64_t first,
 		    uint64_t count, uint64_t *arg)
@@ -306,6 +307,39 @@ static int evict_piece(struct morsel *morsel, uint64_t page, uint64_t pages, uin
 				 : rc;
 }
 
+/* Has somebody locked a page of it, a fault for instance? It was passed by. */
+static bool is_busy(struct morsel *morsel, uint64_t page, uint64_t end)
+{
+	struct mrs_leaf leaf;
+
+	while (page < end && !mrs_table_leaf(&morsel->table, page, &leaf)) {
+		if (leaf.place && mrs_entry_lock(leaf.entry))
+			return true;
+		page = mrs_max(leaf.page + (1ull << MRS_HUGE_ORDER * leaf.level), page + 1);
+	}
+	return false;
+}
+
+/* The same as evict_piece(), and what was locked for a moment once more. */
+static int evict_patiently(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t *evicted)
+{
+	struct timespec step = {.tv_nsec = CONNECT_STEP};
+	uint64_t more = 0;
+	int rc = evict_piece(morsel, page, pages, evicted);
+
+	for (unsigned i = 0; !rc && *evicted + more < pages && i < BUSY_TRIES; i++) {
+		uint64_t again = 0;
+
+		if (!is_busy(morsel, page, page + pages))
+			break;
+		nanosleep(&step, NULL);
+		rc = evict_piece(morsel, page, pages, &again);
+		more += again;
+	}
+	*evicted += more;
+	return *evicted ? 0 : rc;
+}
+
 int mrs_evict(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t *evicted)
 {
 	uint64_t total = 0;
@@ -313,8 +347,8 @@ int mrs_evict(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t *ev
 
 	for (uint64_t at = page; !rc && at < page + pages; at += LETTER_PAGES) {
 		uint64_t piece = 0;
-		int said =
-			evict_piece(morsel, at, mrs_min(page + pages - at, LETTER_PAGES), &piece);
+		int said = evict_patiently(morsel, at, mrs_min(page + pages - at, LETTER_PAGES),
+					   &piece);
 
 		total += piece;
 		/* What is pinned in one piece is no reason to leave the others. */
