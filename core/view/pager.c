@@ -75,9 +75,9 @@ static void set_state(struct mrs_pager *pager, enum mrs_keeper_state state, int 
 		pager->failures = 0;
 	mrs_store_release32(&pager->in_office, state == MRS_KEEPER_IN_OFFICE);
 	/* For people: object/who.c. */
-	mrs_store_relaxed32(&mrs_pool_slot(pager->part.pool, mrs_pool_own_slot(pager->part.pool))
-				     ->mail.flags,
-			    state != MRS_KEEPER_AWAY && handed_over >= 0);
+	mrs_store_relaxed32(
+		&mrs_pool_slot(pager->part.pool, mrs_pool_own_slot(pager->part.pool))->mail.flags,
+		state != MRS_KEEPER_AWAY && handed_over >= 0);
 	pthread_cond_broadcast(&pager->changed);
 	pthread_mutex_unlock(&pager->lock);
 }

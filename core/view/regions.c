@@ -139,8 +139,8 @@ static bool hold_if_inside(struct entry *entry, uint64_t address, struct mrs_reg
 		.morsel = (struct morsel *)(uintptr_t)mrs_load_relaxed(&entry->morsel),
 		.pool = (struct morsel_pool *)(uintptr_t)mrs_load_relaxed(&entry->pool),
 		.writable = mrs_load_relaxed(&entry->writable),
-		.listed = (struct mrs_registered *const *)(uintptr_t)mrs_load_relaxed(
-			&entry->listed),
+		.listed =
+			(struct mrs_registered *const *)(uintptr_t)mrs_load_relaxed(&entry->listed),
 	};
 	mrs_fetch_add32(&entry->users, 1);
 	mrs_full_fence(); /* pairs with the one in mrs_region_remove() */
