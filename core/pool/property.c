@@ -279,11 +279,14 @@ int mrs_prop_behind_gate(struct mrs_txn *txn, int (*fn)(struct mrs_txn *txn, voi
 
 	if (mrs_txn_is_repairing())
 		return fn(txn, ctx);
-	/* A gate that a dead reaper left is opened by who finishes its repair. */
-	if (mrs_gate_is_stuck(pool))
-		mrs_reap_repair(pool);
 	parked = mrs_txn_park(pool);
 	pthread_mutex_lock(&pool->reap_lock);
+	/* A gate that a dead reaper left is opened by who finishes its repair. */
+	if (mrs_gate_is_stuck(pool)) {
+		pthread_mutex_unlock(&pool->reap_lock);
+		mrs_reap_repair(pool);
+		pthread_mutex_lock(&pool->reap_lock);
+	}
 	rc = behind_gate(txn, fn, ctx);
 	pthread_mutex_unlock(&pool->reap_lock);
 	mrs_txn_unpark(pool, parked);

@@ -325,10 +325,13 @@ static int condemn(struct mrs_txn *txn, struct mrs_swap_target *target, unsigned
 	bool parked;
 	int rc;
 
-	if (mrs_gate_is_stuck(pool))
-		mrs_reap_repair(pool);
 	parked = mrs_txn_park(pool);
 	pthread_mutex_lock(&pool->reap_lock);
+	if (mrs_gate_is_stuck(pool)) {
+		pthread_mutex_unlock(&pool->reap_lock);
+		mrs_reap_repair(pool);
+		pthread_mutex_lock(&pool->reap_lock);
+	}
 	rc = mrs_gate_close(pool);
 	if (!rc) {
 		mrs_swap_ops_of(target->record->kind)->each(target, count_slot, &pages);
