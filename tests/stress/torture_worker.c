@@ -531,7 +531,10 @@ static void take_up(struct worker *w, struct hand *h)
 	h->family = family;
 	h->ledger = torture_pages(w->t, life);
 	h->life = life;
-	h->cuts = mrs_load_acquire(cuts_of(w, h));
+	/* One that is under way may still come. */
+	h->cuts = mrs_load_acquire(&w->t->cuts_ended[life % TORTURE_LIVES]);
+	if (mrs_load_acquire(cuts_of(w, h)) != h->cuts)
+		h->cuts = UINT64_MAX;
 	rc = morsel_info(h->morsel, &info);
 	if (!rc && info.bytes < TORTURE_PAGES * 4096 && !info.sealed)
 		expect(w, TORTURE_RESIZE, "grow", morsel_resize(h->morsel, TORTURE_PAGES * 4096));
