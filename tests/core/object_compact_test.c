@@ -5,6 +5,8 @@
 #include "core/object_support.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -20,6 +22,7 @@
 
 #define PAGES 512u
 #define BYTES (PAGES * MRS_PAGE_BYTES)
+#define ADDED 4u /* pages with a writer */
 
 static struct morsel_view *map(struct morsel *morsel, uint32_t access)
 {
@@ -110,6 +113,61 @@ static void a_moved_page_keeps_its_content(void **state)
 	assert_int_equal(mrs_quarantine_sweep(pool), 0);
 	assert_int_equal(counters(pool).pages_moved, 40);
 	morsel_view_destroy(other);
+	morsel_view_destroy(view);
+	assert_ok(morsel_close(morsel));
+	object_pool_end(pool);
+}
+
+/* Adds one to the first word of each page, again and again; says how often in the second. */
+struct adder {
+	uint64_t *words;
+	uint32_t stop;
+	uint64_t rounds;
+};
+
+static void *add_words(void *ctx)
+{
+	struct adder *adder = ctx;
+
+	while (!mrs_load_acquire32(&adder->stop)) {
+		for (uint64_t page = 0; page < ADDED; page++)
+			((volatile uint64_t *)adder->words)[page * MRS_PAGE_BYTES / 8]++;
+		mrs_store_release(&adder->rounds, adder->rounds + 1);
+	}
+	return NULL;
+}
+
+/* What is written while the page is copied is in the copy, or waits for it. */
+static void a_writer_goes_on(void **state)
+{
+	struct morsel_pool *pool = object_pool(64 * MIB);
+	struct morsel *morsel = scattered(pool, "m", BYTES);
+	struct morsel_view *view = map(morsel, MORSEL_READ | MORSEL_WRITE);
+	struct adder adder = {.words = morsel_addr(view)};
+	uint64_t to = frame_of(morsel, 0);
+	pthread_t thread;
+
+	fill(view, 1, BYTES);
+	for (uint64_t page = 0; page < ADDED; page++)
+		adder.words[page * MRS_PAGE_BYTES / 8] = 0;
+	assert_int_equal(pthread_create(&thread, NULL, add_words, &adder), 0);
+	while (!mrs_load_acquire(&adder.rounds))
+		sched_yield();
+	for (unsigned i = 0; i < COUNT_MOVES_WRITTEN; i++) {
+		uint64_t from = frame_of(morsel, i % ADDED);
+		int rc;
+
+		to = free_frame(pool, to + 1);
+		rc = mrs_move(morsel, i % ADDED, from, to);
+		/* A fault of the writer may have the leaf. */
+		if (rc != -EAGAIN)
+			assert_int_equal(rc, 0);
+	}
+	mrs_store_release32(&adder.stop, 1);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	for (uint64_t page = 0; page < ADDED; page++)
+		assert_int_equal(adder.words[page * MRS_PAGE_BYTES / 8], adder.rounds);
+	assert_true(counters(pool).pages_moved > 0);
 	morsel_view_destroy(view);
 	assert_ok(morsel_close(morsel));
 	object_pool_end(pool);
@@ -370,6 +428,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_moved_page_keeps_its_content),
+		cmocka_unit_test(a_writer_goes_on),
 		cmocka_unit_test(what_is_held_stays),
 		cmocka_unit_test(a_stopped_viewer_keeps_the_number),
 		cmocka_unit_test(death_while_moving),
