@@ -16,6 +16,7 @@
 #include "base/atomic.h"
 #include "base/base.h"
 #include "object/evict.h"
+#include "object/promote.h"
 #include "object/share.h"
 #include "pool/internal.h"
 #include "pool/zero.h"
@@ -113,6 +114,7 @@ static int64_t keep_house(struct mrs_work *work, int64_t due_ns)
 	if (now < due_ns)
 		return due_ns;
 	mrs_quarantine_sweep(work->pool);
+	mrs_promote_tick(work->pool);
 	return now + HOUSE_NS;
 }
 
