@@ -325,11 +325,12 @@ static int child_main(char **argv)
 
 int main(int argc, char **argv)
 {
-	struct CMUnitTest tests[32] = {
+	const struct CMUnitTest moments[] = {
 		cmocka_unit_test(test_dirty_before_lifting),
 		cmocka_unit_test(test_intent_before_lock),
 	};
-	size_t count = 2;
+	struct CMUnitTest deaths[mrs_array_length(acts)];
+	int failed;
 
 	if (argc == 5 && !strcmp(argv[1], "--child"))
 		return child_main(argv);
@@ -338,8 +339,11 @@ int main(int argc, char **argv)
 	return SKIP;
 #endif
 	for (size_t i = 0; i < mrs_array_length(acts); i++)
-		tests[count++] = (struct CMUnitTest){.name = acts[i].name,
-						     .test_func = test_death,
-						     .initial_state = (void *)&acts[i]};
-	return _cmocka_run_group_tests("object: death in a retarget", tests, count, NULL, NULL);
+		deaths[i] = (struct CMUnitTest){.name = acts[i].name,
+						.test_func = test_death,
+						.initial_state = (void *)&acts[i]};
+	failed = cmocka_run_group_tests_name("object: the moment of a death", moments, NULL, NULL);
+	return failed ? failed
+		      : cmocka_run_group_tests_name("object: death in a retarget", deaths, NULL,
+						    NULL);
 }
