@@ -13,7 +13,7 @@ struct restore {
 	struct morsel *morsel;
 	unsigned granule;    /* order: pages of the morsel come in no smaller pieces here */
 	uint64_t first, end; /* pages to be loaded now */
-	bool is_part;	     /* some of the morsel stays a hole for now */
+	bool is_part;	     /* some of the morsel stays a hole until it is asked for */
 	uint64_t next;	     /* atomic: chunk that no worker has taken */
 	uint64_t last_chunk; /* past the last one */
 	uint64_t done;	     /* atomic: pages */
