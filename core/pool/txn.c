@@ -109,7 +109,7 @@ static int begin(struct morsel_pool *pool, enum mrs_intent_op op, bool patient, 
 	/* Program order is enough for a reaper: it reads what a dead process has written. */
 	/* Word by word: who settles with a newcomer may be reading the one before. */
 	mrs_zero_release((uint64_t *)txn->intent, sizeof(*txn->intent) / 8);
-	txn->intent->serial = mrs_fetch_add(&serial, 1);
+	mrs_store_release(&txn->intent->serial, mrs_fetch_add(&serial, 1));
 	mrs_compiler_barrier();
 	mrs_store_release32(&txn->intent->op, op);
 	MRS_PROBE("pool.txn.begun");

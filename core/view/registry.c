@@ -344,8 +344,9 @@ static int list_in_pool(struct morsel_pool *pool, struct mrs_registered *listed)
 	while (!rc && !cell_take(pool, listed))
 		rc = chain_further(pool, MRS_CHAIN_VIEW, 0, &own_slot(pool)->views);
 	/*
-	 * After the cell, for an evictor reads the epoch before the views: who saves a page under this
-	 * epoch has seen the view. Before the fence and the waiting, so before the first write.
+	 * After the cell, for an evictor reads the epoch before the views: who saves a page under
+	 * this epoch has seen the view. Before the fence and the waiting, so before the first
+	 * write.
 	 */
 	if (!rc && listed->view.flags & MRS_VIEW_WRITABLE)
 		mrs_registry_written(pool, listed->view.record);
@@ -383,16 +384,18 @@ int mrs_registry_add(struct morsel_pool *pool, const struct mrs_register *view,
 		free(listed);
 		return rc;
 	}
+	/* Before a letter finds the view in the list; release: for who reads it from a fault. */
+	mrs_store_release((uint64_t *)out, (uintptr_t)listed);
 	list_own((struct registry *)part, listed);
 	if (view->flags) {
 		mrs_full_fence(); /* pairs with the retarget's: step 3 */
 		rc = mrs_registry_settle(pool, view->record, view->first,
 					 view->first + view->pages);
 	}
-	if (rc)
+	if (rc) {
 		mrs_registry_remove(pool, listed);
-	else
-		*out = listed;
+		mrs_store_release((uint64_t *)out, 0);
+	}
 	return rc;
 }
 

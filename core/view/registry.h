@@ -35,7 +35,8 @@ struct mrs_register {
 /*
  * Lists a view, as all of step 1 says; counts the morsel's epoch up if it is writable. With flags 0 it
  * is a view of a morsel that nothing moves: listed for this process's own service thread only. Outside
- * any transition. -ENOSPC, -ENOMEM, -ETIMEDOUT (a process stands still in a retarget) in words.
+ * any transition. *listed is set before the view can be found. -ENOSPC, -ENOMEM, -ETIMEDOUT (a process
+ * stands still in a retarget) in words.
  */
 int mrs_registry_add(struct morsel_pool *pool, const struct mrs_register *view,
 		     struct mrs_registered **listed);

@@ -14,6 +14,19 @@
 
 #include <cmocka.h>
 
+#ifdef __SANITIZE_THREAD__
+/* Children of fork open the pool anew and have a service thread of their own. */
+const char *__tsan_default_options(void);
+__attribute__((visibility("default"))) const char *__tsan_default_options(void)
+{
+	return "die_after_fork=0";
+}
+/* Translations come and go beside a touch: that is what it is for. */
+#define TOUCHES __attribute__((no_sanitize("thread")))
+#else
+#define TOUCHES
+#endif
+
 struct morsel_pool *support_pool(void)
 {
 	/* ThreadSanitizer leaves no room for the largest size that is the default, 1 TiB. */
@@ -91,7 +104,7 @@ static void touch_signal(int signal, siginfo_t *info, void *context)
 	siglongjmp(touch_return, 1);
 }
 
-int support_touch(volatile void *at, bool write)
+TOUCHES int support_touch(volatile void *at, bool write)
 {
 	struct sigaction action = {.sa_sigaction = touch_signal, .sa_flags = SA_SIGINFO};
 	struct sigaction old_segv, old_bus;
