@@ -424,6 +424,17 @@ int herd_receive(struct herd_process *process)
 	return fd;
 }
 
+void herd_stop(struct herd_process *process)
+{
+	for (unsigned page = 0; page < HERD_PAGES; page++)
+		while (!try_lock(page))
+			sched_yield();
+	kill(process->pid, SIGSTOP);
+	assert_int_equal(waitpid(process->pid, NULL, WUNTRACED), process->pid);
+	for (unsigned page = 0; page < HERD_PAGES; page++)
+		unlock(page);
+}
+
 static void gone(struct herd_process *process)
 {
 	assert_int_equal(waitpid(process->pid, NULL, 0), process->pid);

@@ -65,6 +65,8 @@ int64_t herd_tell(struct herd_process *process, enum herd_op op, uint64_t arg, c
 /* Closes its socket, at which it ends, or kills it; waits for its end. */
 void herd_end(struct herd_process *process);
 void herd_kill(struct herd_process *process);
+/* Stops it (SIGSTOP) where it has no page's lock, and waits until it stands. */
+void herd_stop(struct herd_process *process);
 /* Has it pass its connection to the pager (HERD_PASS_CALL). */
 int herd_receive(struct herd_process *process);
 

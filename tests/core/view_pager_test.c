@@ -251,7 +251,7 @@ static void no_write_is_lost(void **state)
 	}
 	for (unsigned i = 0; i < rounds && !mrs_load_acquire(&herd->lost); i++) {
 		if (i == rounds / 2)
-			kill(f->process[2].pid, SIGSTOP);
+			herd_stop(&f->process[2]);
 		assert_int_equal(herd_do(f->pool, HERD_EVICT, 3, -1), 0);
 		usleep(i % 4 ? 0 : 200);
 	}
