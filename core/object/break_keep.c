@@ -93,7 +93,8 @@ int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, 
 	struct viewers viewers;
 	int rc = mrs_view_follow_own(morsel, page, pages, frame);
 
-	if (rc || mrs_load_relaxed(&morsel->alone_at))
+	if (rc || mrs_load_relaxed(&morsel->alone_at) ==
+			  mrs_load_acquire(&mrs_pool_state(morsel->pool)->registry) + 1)
 		return rc;
 	find_viewers(morsel, page, pages, &viewers);
 	if (!viewers.others)
@@ -194,6 +195,18 @@ static int move_link(struct keep *keep, uint64_t *place, uint64_t entry)
 	return 0;
 }
 
+/*
+ * A clone of the relative is being cut: what its views were given now could be written without a mark,
+ * and would be the clone's too. After the intent's fence: he waits for us, or we see him.
+ */
+static bool is_being_cloned(struct morsel *relative, const struct mrs_txn *txn)
+{
+	const struct mrs_cell_coherence *coherence = mrs_morsel_coherence(relative);
+	uint64_t by = coherence ? mrs_load_acquire(&coherence->frozen) : 0;
+
+	return by && by != txn->index + 1;
+}
+
 static int give_way(void *ctx, struct morsel *relative)
 {
 	struct keep *keep = ctx;
@@ -204,6 +217,8 @@ static int give_way(void *ctx, struct morsel *relative)
 
 	if (relative->cell == keep->morsel->cell || !place || place == keep->leaf.place)
 		return 0;
+	if (is_being_cloned(relative, keep->txn))
+		return -EAGAIN;
 	if (keep->viewed) {
 		if (!names_frame(keep, entry))
 			return 0;
@@ -252,7 +267,7 @@ int mrs_share_keep(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_
 		rc = both_passes(&keep);
 	/* A relative on its way out is waited for: it does not wait for us, when we are out of
 	 * this. */
-	if (!rc && !keep.moved)
+	if ((!rc || rc == -EAGAIN) && !keep.moved)
 		nanosleep(&pause, NULL);
 	return rc ? rc : -EAGAIN;
 }
