@@ -246,7 +246,7 @@ int morsel_swap_add(struct morsel_pool *pool, const struct morsel_swap_opts *giv
 	struct mrs_swap_record record;
 	uint64_t map_bytes;
 	struct mrs_txn txn;
-	unsigned index;
+	unsigned index = 0;
 	int rc = mrs_pool_usable(pool, true), lock;
 
 	if (!rc)
