@@ -278,7 +278,11 @@ void mrs_cell_commit(struct mrs_cells *cells, mrs_cell cell, enum mrs_cell_kind 
 
 	if (!header)
 		return;
-	seen = mrs_header_make(MRS_CELL_CLAIMED, cells->owner + 1, mrs_handle_generation(cell));
+	/* Whoever claimed it: a repair commits for the dead. */
+	seen = mrs_load_acquire(header);
+	if (mrs_header_kind(seen) != MRS_CELL_CLAIMED ||
+	    mrs_header_generation(seen) != mrs_handle_generation(cell))
+		return;
 	/* Release: who sees the kind sees the fields. Pairs with the load in mrs_cell_at(). */
 	mrs_cas(header, &seen, mrs_header_make(kind, 0, mrs_handle_generation(cell)));
 }

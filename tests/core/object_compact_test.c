@@ -271,6 +271,32 @@ static int child_move(struct morsel_pool *pool)
 	return morsel_close(morsel);
 }
 
+static int child_fill(struct morsel_pool *pool)
+{
+	struct morsel *morsel = object_open(pool, "m");
+	struct morsel_view *view = map(morsel, MORSEL_READ | MORSEL_WRITE);
+
+	fill(view, 5, 3 * BYTES);
+	morsel_view_destroy(view);
+	return morsel_close(morsel);
+}
+
+/* Every fourth round dies at one of the steps, the others anywhere. */
+static void choose_death(unsigned round, uint64_t *random, char where[48])
+{
+	static const char *const steps[] = {
+		"move.stopped",	      "move.got",      "move.copied",
+		"quarantine.claimed", "move.linked",   "quarantine.committed",
+		"quarantine.punched", "move.followed", "promote.joined"};
+
+	if (round % 4 == 1)
+		snprintf(where, 48, "%s:%llu", steps[round / 4 % mrs_array_length(steps)],
+			 (unsigned long long)(1 + test_random(random) % 4));
+	else
+		snprintf(where, 48, "*:%llu",
+			 (unsigned long long)(1 + test_random(random) % COUNT_MOVE_PROBES));
+}
+
 static void death_while_moving(void **state)
 {
 	uint64_t random = test_seed(), killed = 0;
@@ -278,17 +304,17 @@ static void death_while_moving(void **state)
 	for (unsigned round = 0; round < COUNT_MOVE_DEATHS; round++) {
 		struct morsel_pool *pool = object_pool(64 * MIB);
 		struct morsel *morsel = scattered(pool, "m", 3 * BYTES);
-		struct morsel_view *view = map(morsel, MORSEL_READ | MORSEL_WRITE);
-		char where[32];
+		/* Where this process has no view the child is the pager, which moves. */
+		struct morsel_view *view =
+			round % 2 ? NULL : map(morsel, MORSEL_READ | MORSEL_WRITE);
+		char where[48];
 		int status;
 
-		fill(view, 5, 3 * BYTES);
-		/* Destroyed, so that the child is the pager; every other time it is only a viewer.
-		 */
-		if (round % 2)
-			morsel_view_destroy(view);
-		snprintf(where, sizeof(where), "*:%llu",
-			 (unsigned long long)(1 + test_random(&random) % COUNT_MOVE_PROBES));
+		if (view)
+			fill(view, 5, 3 * BYTES);
+		else
+			assert_int_equal(object_child(pool, "fill", "", NULL), 0);
+		choose_death(round, &random, where);
 		snprintf(object_context, sizeof(object_context), "killed at probe %s", where);
 		status = object_child(pool, "move", "", where);
 		killed += WIFSIGNALED(status);
@@ -420,7 +446,10 @@ static int run_child(int argc, char **argv)
 
 	if (morsel_pool_open_fd(atoi(argv[3]), NULL, &pool))
 		return 2;
-	rc = strcmp(argv[2], "move") ? child_view(pool) : child_move(pool);
+	if (!strcmp(argv[2], "fill"))
+		rc = child_fill(pool);
+	else
+		rc = strcmp(argv[2], "move") ? child_view(pool) : child_move(pool);
 	return rc ? rc : morsel_pool_close(pool) ? 4 : 0;
 }
 
