@@ -26,6 +26,8 @@ extern const struct scenario backend_scenarios[]; /* of <morsel/view.h> */
 extern const size_t backend_scenarios_count;
 extern const struct scenario clone_scenarios[]; /* of <morsel/clone.h> */
 extern const size_t clone_scenarios_count;
+extern const struct scenario compact_scenarios[]; /* of <morsel/compact.h> */
+extern const size_t compact_scenarios_count;
 extern const struct scenario dump_scenarios[]; /* of <morsel/dump.h> */
 extern const size_t dump_scenarios_count;
 extern const struct scenario observe_scenarios[]; /* of <morsel/observe.h> */
