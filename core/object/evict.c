@@ -683,6 +683,7 @@ int mrs_evict_job(struct mrs_evict_job *job)
 	}
 	if (rc)
 		note_failure(&e, rc);
+	MRS_TRACE(evict, morsel->record->id, job->page, job->pages, job->evicted);
 	return outcome(&e);
 }
 
