@@ -1,7 +1,9 @@
 /*
  * Errors in words, the log, checksums. See base.h.
  *
- * The thread's error text is a fixed buffer, so that reporting that memory is short needs none.
+ * What a thread keeps is small in thread-local storage, which a library that is loaded late gets a
+ * few hundred bytes of; the rest is memory that its key's destructor frees. Where there is none the
+ * error text is cut to a fixed buffer, so that reporting that memory is short needs none.
  */
 #include "base/base.h"
 
@@ -14,8 +16,45 @@
 #include <morsel/view.h>
 
 #define ERROR_TEXT_BYTES 1024
+#define SHORT_TEXT_BYTES 128
 
-static __thread char error_text[ERROR_TEXT_BYTES];
+static __thread char short_text[SHORT_TEXT_BYTES];
+static __thread const char *error_text = "";
+static __thread bool quiet;
+static __thread void *thread_memory[MRS_THREAD_MEMORIES];
+
+static struct {
+	pthread_once_t once;
+	pthread_key_t key;
+	bool made;
+} thread_end = {.once = PTHREAD_ONCE_INIT};
+
+static void free_thread_memory(void *memories)
+{
+	void **memory = memories;
+
+	error_text = "";
+	for (size_t i = 0; i < MRS_THREAD_MEMORIES; i++) {
+		free(memory[i]);
+		memory[i] = NULL;
+	}
+}
+
+static void make_thread_end(void)
+{
+	thread_end.made = !pthread_key_create(&thread_end.key, free_thread_memory);
+}
+
+void *mrs_thread_memory(enum mrs_thread_memory which, size_t bytes)
+{
+	if (thread_memory[which])
+		return thread_memory[which];
+	pthread_once(&thread_end.once, make_thread_end);
+	if (!thread_end.made || pthread_setspecific(thread_end.key, thread_memory))
+		return NULL;
+	thread_memory[which] = calloc(1, bytes);
+	return thread_memory[which];
+}
 
 static struct {
 	pthread_mutex_t lock; /* protects fn and ctx against morsel_log_set(); nothing follows it */
@@ -94,12 +133,30 @@ void mrs_log(enum mrs_log_level level, const char *format, ...)
 
 static void fail_with(const char *format, va_list args)
 {
-	char text[ERROR_TEXT_BYTES];
+	char text[ERROR_TEXT_BYTES], *kept;
+	size_t room = sizeof(text);
 
+	if (quiet)
+		return;
 	/* By way of a second buffer: an argument may be the current error text itself. */
 	vsnprintf(text, sizeof(text), format, args);
-	memcpy(error_text, text, sizeof(text));
-	log_text(MRS_LOG_INFO, error_text);
+	kept = mrs_thread_memory(MRS_THREAD_ERROR_TEXT, sizeof(text));
+	if (!kept) {
+		kept = short_text;
+		room = sizeof(short_text);
+	}
+	memcpy(kept, text, room);
+	kept[room - 1] = 0;
+	error_text = kept;
+	log_text(MRS_LOG_INFO, text);
+}
+
+bool mrs_fail_quietly(bool on)
+{
+	bool before = quiet;
+
+	quiet = on;
+	return before;
 }
 
 int mrs_fail(int code, const char *format, ...)

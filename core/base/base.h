@@ -38,6 +38,25 @@ static inline uint64_t mrs_round_down(uint64_t value, uint64_t to)
 /* Keeps the words for morsel_errormsg(), logs them at level info, returns code (a negative errno). */
 int mrs_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/*
+ * For a handler of a signal: while on, failures have codes and no words; what the interrupted
+ * thread's words were stays, and nothing is allocated or locked for them. Returns what it was.
+ */
+bool mrs_fail_quietly(bool on);
+
+/* What a thread keeps for longer than a call. */
+enum mrs_thread_memory {
+	MRS_THREAD_ERROR_TEXT,
+	MRS_THREAD_EVICTOR, /* the evictor's clock */
+	MRS_THREAD_MEMORIES,
+};
+
+/*
+ * So many bytes of the calling thread, zeroed at its first call, freed when it ends; NULL if there is no
+ * memory. Not in a handler of a signal.
+ */
+void *mrs_thread_memory(enum mrs_thread_memory which, size_t bytes);
+
 /* Like mrs_fail(), with ": " and the system's words for code at the end. */
 int mrs_fail_errno(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

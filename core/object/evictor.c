@@ -57,8 +57,6 @@ struct clock {
 	int64_t snub_end_ns;
 };
 
-static __thread struct clock clock_of_thread;
-
 /* ---- the front hand ---- */
 
 static int list_record(void *ctx, mrs_cell cell, void *memory)
@@ -383,9 +381,9 @@ static uint64_t must_go(struct morsel_pool *pool, uint64_t wanted)
 
 static struct clock *clock_for(struct morsel_pool *pool)
 {
-	struct clock *clock = &clock_of_thread;
+	struct clock *clock = mrs_thread_memory(MRS_THREAD_EVICTOR, sizeof(*clock));
 
-	if (clock->pool != pool)
+	if (clock && clock->pool != pool)
 		*clock = (struct clock){.pool = pool};
 	return clock;
 }
@@ -397,6 +395,8 @@ int64_t mrs_evictor_tick(struct morsel_pool *pool)
 	int64_t now = mrs_evict_now_ns(), longest;
 	uint64_t wanted, need, gained;
 
+	if (!clock)
+		return IDLE_NS;
 	longest = mrs_load_acquire(&state->room_wanted) ? PATIENT_NS : LAZY_NS;
 	if (now < clock->tried_ns + mrs_min(clock->back_off_ns, longest))
 		return clock->tried_ns + mrs_min(clock->back_off_ns, longest) - now;

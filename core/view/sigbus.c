@@ -137,8 +137,9 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
 	int before = errno;
-	bool served = serve(info, context);
+	bool quiet = mrs_fail_quietly(true), served = serve(info, context);
 
+	mrs_fail_quietly(quiet);
 	errno = before;
 	if (!served)
 		pass_on(signal, info, context);
