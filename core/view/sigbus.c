@@ -80,6 +80,7 @@ static bool serve(const siginfo_t *info, const void *context)
 	unsigned kind = kind_of(context);
 	uint32_t *hold;
 	int fd, rc;
+	bool quiet;
 
 	/* Sent by somebody, or a page that is poisoned already: not a fault to be served. */
 	if (info->si_code <= 0 || info->si_code == BUS_MCEERR_AR ||
@@ -90,9 +91,11 @@ static bool serve(const siginfo_t *info, const void *context)
 		mrs_region_release(hold);
 		return false;
 	}
+	quiet = mrs_fail_quietly(true);
 	rc = mrs_region_fault(&region, fd, address,
 			      region.writable || kind == MRS_FAULT_MISSING ? kind
 									   : MRS_FAULT_MISSING);
+	mrs_fail_quietly(quiet);
 	mrs_region_release(hold);
 	MRS_PROBE("view.sigbus.served");
 	/* The next touch is told; a kernel without CONFIG_MEMORY_FAILURE tells by BUS_ADRERR. */
@@ -137,9 +140,8 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
 	int before = errno;
-	bool quiet = mrs_fail_quietly(true), served = serve(info, context);
+	bool served = serve(info, context);
 
-	mrs_fail_quietly(quiet);
 	errno = before;
 	if (!served)
 		pass_on(signal, info, context);
