@@ -5,7 +5,7 @@
  *
  * A record is 32 bytes and points into shapes and names; order holds the records' indices sorted by
  * name, for a binary search. Whoever reads it may be attacked through it, also while it reads:
- *every value is copied once, checked, and only the copy is used.
+ * every value is copied once, checked, and only the copy is used.
  */
 #include "model/internal.h"
 

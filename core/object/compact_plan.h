@@ -5,8 +5,8 @@
  *	movable	of them, pages that may be moved; a victim has used == movable
  *
  * Victims are taken in the order of their use, least first; what they hold goes into the free
- *places of the others, fullest first, so that those that are nearly empty stay to become victims
- *later.
+ * places of the others, fullest first, so that those that are nearly empty stay to become victims
+ * later.
  */
 #ifndef MRS_OBJECT_COMPACT_PLAN_H
 #define MRS_OBJECT_COMPACT_PLAN_H

@@ -1,12 +1,12 @@
 /*
  * The automatic evictor: keeps what is resident between the watermarks of the budget, and makes
- *room for who waits (evict_ask.c). A step of it is a tick, called by a thread of the pager.
+ * room for who waits (evict_ask.c). A step of it is a tick, called by a thread of the pager.
  *
  * Victims: a clock over the evictable morsels, in chunks. In front of the hand, chunks lose their
  * translations in every process (DROP), which costs who uses them a minor fault; when the hand
- *comes to them the processes tell which pages are mapped again (SCAN). Those are spared, for one
- *round; of the others those go first that need not be written. Who does not answer does not count
- *as a user. When a whole round has gained nothing, the next one spares nothing.
+ * comes to them the processes tell which pages are mapped again (SCAN). Those are spared, for one
+ * round; of the others those go first that need not be written. Who does not answer does not count
+ * as a user. When a whole round has gained nothing, the next one spares nothing.
  *
  *	       DROP					    SCAN, evict
  *	front hand -> [chunk][chunk] ... queue ... [chunk] -> hand

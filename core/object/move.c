@@ -2,13 +2,19 @@
  * Moving a page: retarget.c's protocol, with these steps between lock and unlock.
  *
  *  1 Look: a pin, a pooled or a device view refuses. Stop the writers in every view.
+ *
  *  2 Get the new frame (the allocator's record names it), put memory behind it, copy. Claim a cell
- * of the quarantine for the old number. 3 The entry names the new frame, DIRTY and locked. Both
- * frames hold the same bytes. 4 The old number goes into quarantine, and its memory away with every
- * process's translation: who still maps it faults at a touch, waits for the leaf, and maps the new
- * frame in its place. 5 The move is counted, and this process's views follow at once; others are
- * told by mail, and where they do not answer they follow at their next touch. 6 Unlock. The old
- * number is free when nobody lags behind.
+ *    of the quarantine for the old number.
+ *
+ *  3 The entry names the new frame, DIRTY and locked. Both frames hold the same bytes.
+ *
+ *  4 The old number goes into quarantine, and its memory away with every process's translation: who
+ *    still maps it faults at a touch, waits for the leaf, and maps the new frame in its place.
+ *
+ *  5 The move is counted, and this process's views follow at once; others are told by mail, and
+ *    where they do not answer they follow at their next touch.
+ *
+ *  6 Unlock. The old number is free when nobody lags behind.
  *
  * Death: up to 3 nothing has happened, the frame and the cell go back. After it the page is
  * resident where its entry says; the repair does 4. Views that did not follow find out by

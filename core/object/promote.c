@@ -2,12 +2,17 @@
  * Promotion, in the order that a death may cut anywhere:
  *
  *  1 All 512 leaves are locked: nobody fills, evicts, moves or unprotects a page of them.
+ *
  *  2 The kernel makes one huge folio of what is behind them (MADV_COLLAPSE through the metadata
- * mapping, which nobody has registered). Translations of all views go, and come back at a touch;
- * protections stay, as marks. A page that somebody has pinned makes it refuse: then nothing has
- * changed. 3 The table of the leaves is noted as the huge frame's DEPOSIT, for the split that may
- * come. 4 One leaf is linked in the table's place, and the table becomes stale (mrs_table_join). 5
- * The leaf is unlocked.
+ *    mapping, which nobody has registered). Translations of all views go, and come back at a touch;
+ *    protections stay, as marks. A page that somebody has pinned makes it refuse: then nothing has
+ *    changed.
+ *
+ *  3 The table of the leaves is noted as the huge frame's DEPOSIT, for the split that may come.
+ *
+ *  4 One leaf is linked in the table's place, and the table becomes stale (mrs_table_join).
+ *
+ *  5 The leaf is unlocked.
  *
  * Death before 4: the deposit is forgotten and the leaves are unlocked; after it the leaf is
  * (retarget_repair.c). A folio that was made stays, and does no harm.

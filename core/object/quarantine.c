@@ -2,11 +2,13 @@
  * Quarantine: numbers of frames that a page has left, and that somebody may still have mapped.
  *
  *  1 The cell is claimed and filled while the page is still on the frame; the intent notes it.
- * Every process with a view of the page has a bit in it. 2 The page's entry names the new frame;
- * the cell is committed; the old frame's memory is punched away. From here on a touch of an old
- * mapping is a fault, which maps the new frame instead. 3 A bit goes when no view of that process
- * lags behind any more (its cell in the registry counts the moves that it has followed), or when
- * the process is dead. Without bits the number is free.
+ *    Every process with a view of the page has a bit in it.
+ *
+ *  2 The page's entry names the new frame; the cell is committed; the old frame's memory is punched
+ *    away. From here on a touch of an old mapping is a fault, which maps the new frame instead.
+ *
+ *  3 A bit goes when no view of that process lags behind any more (its cell in the registry counts
+ *    the moves that it has followed), or when the process is dead. Without bits the number is free.
  *
  * Death: before 2 the cell is freed with the dead's claims; from the link on,
  * mrs_quarantine_repair() finishes 2. Who dies giving a number back leaves it named by its put, and

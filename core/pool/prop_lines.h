@@ -1,22 +1,22 @@
 /*
  * Lines of properties: the hash table of pool/property.h as an array of cache lines in plain
- *memory.
+ * memory.
  *
  *	word	0: key	1: 0	2 ... 7: two words for each of three neighbouring frames
  *
  *  1. A line belongs to the key that was first put into it (compare-and-swap from 0), for as long
- *as the table lives. So whoever has found a line may change a value in it without looking again.
+ * as the table lives. So whoever has found a line may change a value in it without looking again.
  *  2. A key stands in the first line of its sequence that had been free; a line before it stays
- *taken (1). Hence a key is found before the first free line, or is not there, and never stands
- *twice.
+ * taken (1). Hence a key is found before the first free line, or is not there, and never stands
+ * twice.
  *  3. A value is there if it is not 0; making, replacing and clearing are one atomic instruction
- *each. So death leaves nothing half done, and a claimed line without values is harmless.
+ * each. So death leaves nothing half done, and a claimed line without values is harmless.
  *  4. Lines without values are left out when the table is copied into another: pool/property.c.
  *
  * Lines of 64 neighbouring groups begin their sequences in one page of 64 lines, in a permutation
- *of its own for each page's worth: frames that are walked in order are met as in an array, and
- *frames with large steps between them do not fall on one another. The sequence goes from page to
- *page.
+ * of its own for each page's worth: frames that are walked in order are met as in an array, and
+ * frames with large steps between them do not fall on one another. The sequence goes from page to
+ * page.
  */
 #ifndef MRS_POOL_PROP_LINES_H
 #define MRS_POOL_PROP_LINES_H

@@ -9,7 +9,7 @@
  *  2. A larger one replaces it behind the closed gate: changes are made inside transitions only, so
  *     nobody changes a line while it is copied, or the old table after it. Parking a transition for
  *     that is allowed where it has nothing pending; where it has, the table is used beyond the
- *point at which it should grow, up to its last line.
+ * point at which it should grow, up to its last line.
  *  3. Readers may be anywhere at any time. They compare the table's word before and after: a reader
  *     whose table was replaced meanwhile has read from frames that may be somebody else's by now,
  *     forgets it, and looks again. The word carries a serial, so that it never comes back.

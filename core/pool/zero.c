@@ -2,9 +2,9 @@
  * Huge frames whose memory is made and zeroed beforehand, off the path of who needs them.
  *
  * A free frame has no memory, or memory that reads as zero (back.c). So the stock is free frames
- *that have huge memory: who gets one finds it there when it asks for memory, and need not wait
- *until the kernel has made and zeroed 2 MiB. Nobody owns the stock, so a death leaves nothing to
- *repair; a list of hints says where it is.
+ * that have huge memory: who gets one finds it there when it asks for memory, and need not wait
+ * until the kernel has made and zeroed 2 MiB. Nobody owns the stock, so a death leaves nothing to
+ * repair; a list of hints says where it is.
  *
  *	state.swap_words[1]  frames that the stock is to have; 0: none is made
  *	state.swap_words[2]  the frame of hints: 512 words, first frame + 1 of a huge frame, or 0
@@ -12,9 +12,9 @@
  *	state.zeroed	     frames that the hints name; a hint too
  *
  *  1. Filling: a free huge frame without memory is taken (get_at), gets memory, goes back free with
- *it, and is noted.
+ * it, and is noted.
  *  2. Taking: a hint is swapped for 0, and its very frame taken (get_at); if that fails somebody
- *had it by chance, and the hint was old.
+ * had it by chance, and the hint was old.
  *  3. Giving up: as 2, then the memory is taken away before the frame goes back.
  * The memory counts against the budget; above the upper watermark the stock is given up first.
  */

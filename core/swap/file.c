@@ -5,8 +5,8 @@
  *	map	free slots of each block of 512 (hints), then 16 bits per slot: transition + 1, or 0
  *
  * A slot is taken by compare-and-swap of its 16 bits, neighbours together where they are free, so
- *that a batch becomes few requests. Content goes past the page cache (O_DIRECT) where the file
- *system can. The transition is parked while it writes: its slots carry its number.
+ * that a batch becomes few requests. Content goes past the page cache (O_DIRECT) where the file
+ * system can. The transition is parked while it writes: its slots carry its number.
  */
 #include <errno.h>
 #include <fcntl.h>

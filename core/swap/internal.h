@@ -1,16 +1,16 @@
 /*
  * Inside the swap room: what is stored of a target, and the one table of operations that a target
- *is.
+ * is.
  *
  * state.swap_table is a frame of 512 words, of which the first MRS_SWAP_TARGETS name the frames of
- *the targets' records; 0 is none. A record names a map: contiguous frames with what the target
- *knows of its slots.
+ * the targets' records; 0 is none. A record names a map: contiguous frames with what the target
+ * knows of its slots.
  *
  *	slot	(target + 1) << 56 | serial of the target << 48 | the target's own 48 bits
  *
  * The serial is drawn anew for every target that is added, so that a slot of a removed target is
- *known for one. Who took a slot is written beside it in the map (transition index + 1) for as long
- *as it is taken: that names it for mrs_swap_repair().
+ * known for one. Who took a slot is written beside it in the map (transition index + 1) for as long
+ * as it is taken: that names it for mrs_swap_repair().
  *
  * A new kind of target (NVMe by VFIO, CXL memory, memory of another machine) is one struct
  * mrs_swap_ops, one number in enum morsel_swap_kind, and its line in mrs_swap_ops_of().

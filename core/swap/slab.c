@@ -2,18 +2,18 @@
  * Objects of several sizes in slabs of eight frames, for compressed memory.
  *
  *	map	one word per slab: first frame | class << 40 | free objects << 48 | state << 56; 0
- *none slab	head, one word per object (0 free), objects
+ * none slab	head, one word per object (0 free), objects
  *
  *  1. Taking: the slab's word is counted down first; that is the right to one object, and the slab
  *     cannot go while it is used. Then a free object's word is claimed by compare-and-swap.
  *  2. Giving back: the object's word becomes 0, then the slab's word is counted up.
  *  3. A slab whose objects are all free becomes GOING by compare-and-swap of its word: by 1 nobody
- *has a right in it. It is unlinked between put_begin() and put_end().
+ * has a right in it. It is unlinked between put_begin() and put_end().
  *  4. A new slab is pending until its word names it.
  *  5. Death: words of objects tell what is taken, and by whom; counts are made anew from them,
- *behind the gate. Nobody is between two steps then: nothing here waits between them. At most one
- *slab of a class is kept empty. The sizes stand so close that a tenth of an object is waste at
- *most, from 250 bytes up.
+ * behind the gate. Nobody is between two steps then: nothing here waits between them. At most one
+ * slab of a class is kept empty. The sizes stand so close that a tenth of an object is waste at
+ * most, from 250 bytes up.
  */
 #include <errno.h>
 #include <string.h>

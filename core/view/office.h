@@ -2,8 +2,8 @@
  * The pager's office, seen from inside the view room.
  *
  * Every handle with a view of an evictable morsel has a *keeper*, a thread that is either connected
- *to the pager (which holds our descriptor while the connection stands), or is the pager, or is on
- *its way to one of the two:
+ * to the pager (which holds our descriptor while the connection stands), or is the pager, or is on
+ * its way to one of the two:
  *
  *	         hangs up, or there is no pager
  *	  AWAY ----------------------------------> try the lock -- got it --> IN OFFICE
@@ -12,8 +12,8 @@
  *	   +------------------ hang-up ------------ CONNECTED                  (resigned)
  *
  * Files: pager.c the keeper and its interface, elect.c the lock and the announcement, handover.c
- *what is said on a connection, desk.c the descriptors that the pager holds and how it protects,
- *work.c its working threads.
+ * what is said on a connection, desk.c the descriptors that the pager holds and how it protects,
+ * work.c its working threads.
  */
 #ifndef MRS_VIEW_OFFICE_H
 #define MRS_VIEW_OFFICE_H
@@ -49,8 +49,8 @@ int mrs_office_call(struct morsel_pool *pool, uint64_t word, int *fd);
 
 /*
  * What is said on a connection, all of it in packets of a fixed size. Each side shows that it reads
- *the pool's memory before it believes, or is believed: the pager knows the caller's nonce, which
- *stands in the caller's slot, the caller knows the pager's secret, and neither goes over the wire.
+ * the pool's memory before it believes, or is believed: the pager knows the caller's nonce, which
+ * stands in the caller's slot, the caller knows the pager's secret, and neither goes over the wire.
  *
  *	caller -> pager  HELLO: slot, generation, a challenge
  *	pager -> caller  ANSWER: hash by the caller's nonce of the caller's challenge; a challenge

@@ -11,7 +11,7 @@
  * so that one who is killed anywhere leaves words of versions that are listed. Each word is checked
  * at every read: it must be of a version that was listed before the read or after it; if two writes
  * were begun meanwhile nothing can be said, and that is counted. A clone's list is that of its
- *source, before and after the call.
+ * source, before and after the call.
  */
 #ifndef TESTS_STRESS_TORTURE_H
 #define TESTS_STRESS_TORTURE_H
