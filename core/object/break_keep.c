@@ -90,6 +90,7 @@ bool mrs_share_must_keep(struct morsel *morsel, const struct mrs_leaf *leaf)
 int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, uint64_t pages,
 		     uint64_t frame)
 {
+	struct mrs_slot_set silent;
 	struct viewers viewers;
 	int rc = mrs_view_follow_own(morsel, page, pages, frame);
 
@@ -103,7 +104,8 @@ int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, 
 	 */
 	do {
 		rc = mrs_mail_ask(txn, &viewers.who, MRS_REQUEST_REMAP, morsel->cell, page, pages,
-				  frame + 1, ASK_NS, &viewers.who);
+				  frame + 1, ASK_NS, &silent);
+		viewers.who = silent;
 		MRS_PROBE("break.keep.asked");
 	} while (rc == -ETIMEDOUT);
 	return rc;
