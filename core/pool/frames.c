@@ -166,12 +166,15 @@ void mrs_txn_put_cancel(struct mrs_txn *txn)
 int mrs_txn_get_meta(struct mrs_txn *txn, unsigned order, uint64_t *frame)
 {
 	struct morsel_pool *pool = txn->pool;
+	/* Where pages can be evicted the evictor makes good for a table: it needs some itself. */
+	unsigned flags =
+		mrs_load_relaxed(&mrs_pool_state(pool)->swap_table) ? MRS_BACK_OVER_BUDGET : 0;
 	uint64_t got;
 	int rc = mrs_txn_get(txn, order, MRS_FRAME_IMMOVABLE, 0, &got);
 
 	if (rc)
 		return rc;
-	rc = mrs_pool_back(txn, got, 1ull << order, 0, NULL);
+	rc = mrs_pool_back(txn, got, 1ull << order, flags, NULL);
 	if (rc) {
 		morsel_frames_put(&pool->frames, txn->index, got, order, MORSEL_FRAMES_PUT_ZERO);
 		return rc;

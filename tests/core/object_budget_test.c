@@ -255,6 +255,7 @@ static int child_work(struct morsel_pool *pool, const char *argument)
 	for (uint64_t page = 0; page < pages; page++)
 		if (at[page * 512 + which] != wrote[page])
 			return 5;
+	free(wrote);
 	morsel_view_destroy(view);
 	morsel_close(morsel);
 	return 0;
