@@ -18,8 +18,8 @@
 
 #include "object/evict.h"
 #include "object/internal.h"
+#include "object/share.h"
 #include "view/registry.h"
-#include "object/retarget.h"
 
 /* What is evicted page by page has leaves of one page from the beginning. */
 static bool has_small_leaves(const struct mrs_cell_record *record)
@@ -156,7 +156,10 @@ int mrs_handle_open(struct morsel_pool *pool, mrs_cell cell, struct morsel **mor
 	return 0;
 }
 
-/* A name that leads to no usable record for a second is damage: nobody is that long about it. */
+/*
+ * A name that leads to no usable record for ten seconds is damage: nobody is that long about it, if he
+ * is not stopped, and what the dead have left half done is repaired meanwhile.
+ */
 #define NAMED_TRIES 1000
 
 int mrs_open_named(struct morsel_pool *pool, const char *name, struct morsel **morsel,
@@ -170,8 +173,10 @@ int mrs_open_named(struct morsel_pool *pool, const char *name, struct morsel **m
 			rc = mrs_handle_open(pool, target, morsel);
 		if (rc != -EAGAIN)
 			return rc;
-		if (i > NAMED_TRIES / 2)
-			usleep(2000);
+		if (i < NAMED_TRIES / 2)
+			continue;
+		mrs_reap_repair(pool);
+		usleep(20000);
 	}
 	return mrs_fail(-EIO,
 			"%s is damaged: the name '%s' leads to no morsel; `morsel pool check` "
@@ -184,19 +189,25 @@ int mrs_open_named(struct morsel_pool *pool, const char *name, struct morsel **m
 static void free_meta(struct morsel *morsel, struct mrs_txn *txn)
 {
 	struct mrs_cell_record *record = morsel->record;
-	uint64_t frames = mrs_pages_in(record->meta_bytes);
+	uint64_t frames = mrs_pages_in(record->meta_bytes), frame;
 	unsigned order = 0;
 
 	if (!record->meta_frame || mrs_record_problem(morsel->pool, record))
 		return;
 	while (1ull << order < frames)
 		order++;
-	mrs_pool_unback(morsel->pool, record->meta_frame, 1ull << order);
-	mrs_txn_put_begin(txn, order, record->meta_frame);
+	frame = record->meta_frame;
+	mrs_txn_put_begin(txn, order, frame);
 	MRS_PROBE("free.meta.named");
 	mrs_store_release(&record->meta_frame, 0);
 	MRS_PROBE("free.meta.unlinked");
-	mrs_txn_put_end(txn);
+	/* Clones have the same tensor table. */
+	if (mrs_share_drop(txn, frame)) {
+		mrs_pool_unback(morsel->pool, frame, 1ull << order);
+		mrs_txn_put_end(txn);
+	} else {
+		mrs_txn_put_cancel(txn);
+	}
 }
 
 /* Nobody else has it open, it has no name, its lock is held: its frames and its cell go. */
