@@ -50,6 +50,7 @@ enum torture_kind {
 	TORTURE_SPLICE,
 	TORTURE_URING,
 	TORTURE_REAP,
+	TORTURE_COMPACT,
 	TORTURE_KINDS,
 };
 
@@ -108,5 +109,16 @@ bool torture_identify(uint64_t word, unsigned i, unsigned *family, unsigned *num
 		      uint64_t *version);
 
 int torture_worker(char **argv);
+
+/*
+ * For looking into something: MORSEL_TORTURE_WITHOUT=clone,uring leaves these kinds of operation
+ * out.
+ */
+static inline bool torture_without(const char *what)
+{
+	const char *text = getenv("MORSEL_TORTURE_WITHOUT");
+
+	return text && strstr(text, what);
+}
 
 #endif

@@ -636,12 +636,12 @@ static void reap(struct worker *w)
 	expect(w, TORTURE_REAP, "reap", rc < 0 ? rc : 0);
 }
 
-/* For looking into something: MORSEL_TORTURE_WITHOUT=clone,uring leaves these out. */
-static bool without(const char *what)
+/* Everybody's pages move meanwhile, and what is empty then may become huge. */
+static void compact(struct worker *w)
 {
-	const char *text = getenv("MORSEL_TORTURE_WITHOUT");
+	struct morsel_compact_opts opts = {.size = sizeof(opts), .huge_max = 1, .move_max = 256};
 
-	return text && strstr(text, what);
+	expect(w, TORTURE_COMPACT, "compact", morsel_pool_compact(w->pool, &opts, NULL));
 }
 
 static void step_with(struct worker *w, struct hand *h)
@@ -662,14 +662,14 @@ static void step_with(struct worker *w, struct hand *h)
 		advise(w, h, TORTURE_HUGE, MORSEL_ADVICE_HUGE);
 	else if (choice < 880)
 		granted(w, h);
-	else if (choice < 900 && !without("splice"))
+	else if (choice < 900 && !torture_without("splice"))
 		splice_page(w, h);
-	else if (choice >= 900 && choice < 910 && !without("uring"))
+	else if (choice >= 900 && choice < 910 && !torture_without("uring"))
 		pin_by_uring(w, h);
-	else if (choice >= 910 && choice < 930 && !without("clone"))
+	else if (choice >= 910 && choice < 930 && !torture_without("clone"))
 		clone_hand(w, h, !below(w, 4));
 	else if (choice >= 930 && choice < 935 && h->writable && h->pages == TORTURE_PAGES &&
-		 !without("resize"))
+		 !torture_without("resize"))
 		resize(w, h);
 	else
 		let_go(h);
@@ -690,6 +690,8 @@ static void step(struct worker *w)
 		attach_anew(w);
 	else if (choice < 34)
 		reap(w);
+	else if (choice < 36 && !torture_without("compact"))
+		compact(w);
 	else if (h->is_cut)
 		let_go(h);
 	else if (!h->view)
