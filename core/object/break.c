@@ -512,12 +512,14 @@ static void link_page(struct page *page)
 static void unlink_page(struct page *page)
 {
 	struct mrs_txn *txn = page->txn;
+	uint64_t move;
 
 	mrs_txn_put_cancel(txn);
 	mrs_txn_put_begin(txn, page->order, page->frame);
 	mrs_store_release(page->leaf.place, mrs_entry_locked(page->leaf.entry, txn->index));
 	MRS_PROBE("break.page.unlinked");
-	mrs_view_follow_own(page->morsel, page->leaf.page, pages_of(page), page->old);
+	mrs_view_follow_own(page->morsel, page->leaf.page, pages_of(page), page->old,
+			    &move);
 	mrs_pool_unback(txn->pool, page->frame, pages_of(page));
 	mrs_txn_put_end(txn);
 }

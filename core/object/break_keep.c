@@ -92,7 +92,8 @@ int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, 
 {
 	struct mrs_slot_set silent;
 	struct viewers viewers;
-	int rc = mrs_view_follow_own(morsel, page, pages, frame);
+	uint64_t move;
+	int rc = mrs_view_follow_own(morsel, page, pages, frame, &move);
 
 	if (rc || mrs_load_relaxed(&morsel->alone_at) ==
 			  mrs_load_acquire(&mrs_pool_state(morsel->pool)->registry) + 1)
@@ -104,7 +105,7 @@ int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, 
 	 */
 	do {
 		rc = mrs_mail_ask(txn, &viewers.who, MRS_REQUEST_REMAP, morsel->cell, page, pages,
-				  frame + 1, ASK_NS, &silent);
+				  move, ASK_NS, &silent);
 		viewers.who = silent;
 		MRS_PROBE("break.keep.asked");
 	} while (rc == -ETIMEDOUT);

@@ -133,13 +133,14 @@ static void follow(struct mrs_retarget *batch, uint64_t to)
 	struct morsel *morsel = batch->morsel;
 	struct others others = {.morsel = morsel};
 	uint64_t family = mrs_load_acquire(&mrs_morsel_coherence(morsel)->family);
+	uint64_t move;
 
-	mrs_view_follow_own(morsel, batch->page, 1, to);
+	mrs_view_follow_own(morsel, batch->page, 1, to, &move);
 	MRS_PROBE("move.followed");
 	mrs_registry_each(morsel->pool, family, batch->page, batch->page + 1, add_other, &others);
 	if (others.any)
 		mrs_mail_ask(&batch->txn, &others.who, MRS_REQUEST_REMAP, morsel->cell, batch->page,
-			     1, to + 1, FOLLOW_NS, NULL);
+			     1, move, FOLLOW_NS, NULL);
 }
 
 /* Steps 3 to 6. */

@@ -18,8 +18,7 @@
 struct follow {
 	struct morsel *morsel;
 	uint64_t page, pages, frame;
-	uint64_t moves; /* of the morsel, before this one */
-	bool counted;
+	uint64_t move; /* the morsel's count, with this one; 0: not counted yet */
 };
 
 static int map_part(struct morsel_view *view, uint64_t first, uint64_t end, uint64_t frame)
@@ -89,6 +88,33 @@ int mrs_view_protect_all(struct morsel_pool *pool, const struct mrs_register *vi
 	return rc ? mrs_fail_errno(rc, "cannot write-protect a view") : 0;
 }
 
+/*
+ * Moves of several pages are under way at once, and a view is told of them in any order: it has
+ * followed all up to the count in the registry, and of those after it what the bits say. A move
+ * that is more than 64 ahead is not noted: the view lags, which costs faults and no more.
+ */
+void mrs_view_followed(struct morsel_view *view, uint64_t move)
+{
+	uint64_t all, ahead;
+
+	if (!view->listed)
+		return;
+	all = mrs_registry_followed(view->listed);
+	if (move <= all || move - all > 64)
+		return;
+	ahead = view->ahead | 1ull << (move - all - 1);
+	for (; ahead & 1; ahead >>= 1)
+		all++;
+	view->ahead = ahead;
+	mrs_registry_follow(view->listed, all);
+}
+
+static void count_move(struct follow *follow)
+{
+	if (!follow->move)
+		follow->move = mrs_fetch_add(&mrs_morsel_coherence(follow->morsel)->moves, 1) + 1;
+}
+
 /* Under the registry's lock: whoever else moves a page of the morsel in this process comes after.
  */
 static int follow_one(void *ctx, const struct mrs_register *listed)
@@ -97,26 +123,23 @@ static int follow_one(void *ctx, const struct mrs_register *listed)
 	struct morsel_view *view = listed->owner;
 	int rc = 0;
 
-	if (!follow->counted)
-		follow->moves = mrs_fetch_add(&mrs_morsel_coherence(follow->morsel)->moves, 1);
-	follow->counted = true;
+	count_move(follow);
 	pthread_mutex_lock(&view->lock);
 	if (!view->ending)
 		rc = mrs_view_follow(view, follow->page, follow->pages, follow->frame);
-	/* One that is being listed catches up with what moved since it read its runs. */
-	if (!rc && !view->ending && view->listed &&
-	    mrs_registry_followed(view->listed) == follow->moves)
-		mrs_registry_follow(view->listed, follow->moves + 1);
+	if (!rc && !view->ending)
+		mrs_view_followed(view, follow->move);
 	pthread_mutex_unlock(&view->lock);
 	return rc;
 }
 
-int mrs_view_follow_own(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t frame)
+int mrs_view_follow_own(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t frame,
+			uint64_t *move)
 {
 	struct follow follow = {.morsel = morsel, .page = page, .pages = pages, .frame = frame};
 	int rc = mrs_registry_each_own(morsel->pool, morsel->cell, follow_one, &follow);
 
-	if (!follow.counted)
-		mrs_fetch_add(&mrs_morsel_coherence(morsel)->moves, 1);
+	count_move(&follow);
+	*move = follow.move;
 	return rc;
 }

@@ -12,15 +12,19 @@ struct morsel_view;
 /*
  * Pages [page, page + pages) of the morsel are its own now, on frames from frame on: resident, DIRTY,
  * and locked by the caller, who is inside a transition. This process's views of the morsel map them,
- * and count as having followed the move, which is counted here. -ENOMEM in words; then some may have.
+ * and count as having followed the move, which is counted here: *move is the morsel's count with it.
+ * -ENOMEM in words; then some may have.
  */
-int mrs_view_follow_own(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t frame);
+int mrs_view_follow_own(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t frame,
+			uint64_t *move);
 /*
  * Write-protects all of an own view that is watched, as the registry tells it: writes made before this
  * answers are over. -errno in words.
  */
 int mrs_view_protect_all(struct morsel_pool *pool, const struct mrs_register *view);
-/* The same for one view, for a letter (MRS_REQUEST_REMAP with arg 1). The view's lock is held. */
+/* The same for one view, for a letter (MRS_REQUEST_REMAP with arg). The view's lock is held. */
 int mrs_view_follow(struct morsel_view *view, uint64_t page, uint64_t pages, uint64_t frame);
+/* The view has followed this move, whichever it has not yet; the view's lock is held. */
+void mrs_view_followed(struct morsel_view *view, uint64_t move);
 
 #endif

@@ -66,6 +66,7 @@ struct morsel_view {
 	uint64_t grants;     /* held now */
 	uint64_t serial;     /* of the last grant */
 	struct mrs_export *exports;
+	uint64_t ahead; /* bit i: has followed a move, i after the first that it has not */
 	bool newborn;  /* nobody has its address yet */
 	bool ending;   /* its target has been destroyed, or was never made */
 	bool faulting; /* fault_start() without fault_stop() */

@@ -22,8 +22,9 @@ enum mrs_request_op {
 	MRS_REQUEST_CUT,	/* the morsel ends before first. arg 0: could every view of it forget what
 				 * lies beyond? -EBUSY if some of it is granted. arg 1: forget it. arg 2:
 				 * that was undone, take what is inside again */
-	MRS_REQUEST_REMAP,	/* CPU views of it map what the table says now. arg 1: the asker has locked
-				 * the leaves of [first, first + count), private, resident and dirty pages.
+	MRS_REQUEST_REMAP,	/* CPU views of it map what the table says now. arg: the asker has locked
+				 * the leaves of [first, first + count), private, resident and dirty pages,
+				 * and that is the move of this number.
 				 * arg 0: nobody has; -EAGAIN if something that is stale is left to its
 				 * fault (not resident, under way, or shared) */
 	MRS_REQUEST_DROP,	/* CPU views drop translations (MADV_DONTNEED): resident pages come back at a touch */

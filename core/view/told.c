@@ -206,13 +206,17 @@ static int follow_run(void *ctx, const struct mrs_run *run)
 static int told_remap(struct told *told, struct morsel_view *view, struct mrs_range range)
 {
 	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
+	int rc;
 
 	if (!mrs_view_is_cpu(view))
 		return 0;
 	if (!told->letter->arg)
 		return mrs_view_remap(view, range.first, range.end);
-	return mrs_morsel_each_run(view->morsel, base + range.first, range.end - range.first,
-				   follow_run, view);
+	rc = mrs_morsel_each_run(view->morsel, base + range.first, range.end - range.first,
+				 follow_run, view);
+	if (!rc)
+		mrs_view_followed(view, told->letter->arg);
+	return rc;
 }
 
 /* ---- soft removal ---- */

@@ -311,6 +311,7 @@ static int check_pooled(struct morsel_view *view, const struct mrs_run_list *lis
 static int remap_newborn(struct morsel_view *view)
 {
 	struct timespec pause = {.tv_nsec = 1000000};
+	uint64_t moves;
 	int rc = -EAGAIN;
 
 	view->newborn = true;
@@ -318,7 +319,13 @@ static int remap_newborn(struct morsel_view *view)
 		if (i)
 			nanosleep(&pause, NULL);
 		pthread_mutex_lock(&view->lock);
+		/* What counts before the tables are read is in them. */
+		moves = moves_of(view);
 		rc = mrs_view_remap(view, 0, pages_of(view));
+		if (!rc && view->listed) {
+			view->ahead = 0;
+			mrs_registry_follow(view->listed, moves);
+		}
 		pthread_mutex_unlock(&view->lock);
 	}
 	view->newborn = false;
