@@ -151,6 +151,11 @@ static void fail_with(const char *format, va_list args)
 	log_text(MRS_LOG_INFO, text);
 }
 
+bool mrs_fail_is_quiet(void)
+{
+	return quiet;
+}
+
 bool mrs_fail_quietly(bool on)
 {
 	bool before = quiet;

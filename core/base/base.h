@@ -43,6 +43,8 @@ int mrs_fail(int code, const char *format, ...) __attribute__((format(printf, 2,
  * thread's words were stays, and nothing is allocated or locked for them. Returns what it was.
  */
 bool mrs_fail_quietly(bool on);
+/* Is this thread in such a handler? */
+bool mrs_fail_is_quiet(void);
 
 /* What a thread keeps for longer than a call. */
 enum mrs_thread_memory {
