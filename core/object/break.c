@@ -605,9 +605,13 @@ static int break_leaf(struct morsel *morsel, struct mrs_txn *txn, const struct m
 	default:
 		break;
 	}
-	if (pages_of(&page) <= granule_of(morsel))
-		return mrs_share_must_keep(morsel, leaf) ? mrs_share_keep(morsel, txn, leaf)
-							 : replace_page(&page);
+	if (pages_of(&page) <= granule_of(morsel)) {
+		if (!mrs_share_must_keep(morsel, leaf))
+			return replace_page(&page);
+		rc = mrs_share_keep(morsel, txn, leaf);
+		/* A relative has to keep the frame: then our views follow, if they can. */
+		return rc == -EBUSY && mrs_share_can_follow(morsel) ? replace_page(&page) : rc;
+	}
 	rc = mrs_share_split(morsel, txn, leaf);
 	return rc ? rc : -EAGAIN;
 }

@@ -36,6 +36,8 @@ int mrs_share_copy(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_
 
 /* Do views of the morsel hold it to the leaf's frame? */
 bool mrs_share_must_keep(struct morsel *morsel, const struct mrs_leaf *leaf);
+/* Can all views of the morsel follow a page to another frame? After the intent's fence. */
+bool mrs_share_can_follow(struct morsel *morsel);
 /* The others that link the leaf's frame give way. -EAGAIN: look again; -EBUSY, -ENOSPC in words. */
 int mrs_share_keep(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf);
 /*

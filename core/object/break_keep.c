@@ -12,7 +12,9 @@
  * mapping; 3 when nobody else links the frame it is the writer's, where it is, and his views never
  * noticed.
  *
- * A relative whose views must keep the frame as well is in the way: -EBUSY. So is, until it is
+ * Where a relative's views must keep the frame, the writer's follow after all, acknowledged before his
+ * leaf is unlocked: for that instant what is written through one of them is not in the others yet.
+ * Where both must, the relative is in the way: -EBUSY. So is, until it is
  * continued or killed, a process that is stopped and has a view of a relative there.
  */
 #include <errno.h>
@@ -83,6 +85,14 @@ bool mrs_share_must_keep(struct morsel *morsel, const struct mrs_leaf *leaf)
 		return true;
 	mrs_store_relaxed(&morsel->alone_at, now);
 	return false;
+}
+
+bool mrs_share_can_follow(struct morsel *morsel)
+{
+	struct viewers viewers;
+
+	find_viewers(morsel, 0, UINT64_MAX, &viewers);
+	return !viewers.fixed;
 }
 
 /* ---- following ---- */
