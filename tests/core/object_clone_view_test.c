@@ -196,13 +196,78 @@ static void test_sigbus(void **state)
 	cut_beside_writer(MORSEL_FAULTS_SIGBUS);
 }
 
+/* ---- several processes ---- */
+
+#define SHARED_PAGES 64u
+
+/* What the child sees: source (as it is written) and clone (as it was), on every look. */
+static int child_watch(int fd)
+{
+	struct morsel_pool *pool;
+	struct morsel *source, *clone;
+	struct morsel_view *view, *other;
+	uint64_t seen;
+
+	assert_ok(morsel_pool_open_fd(fd, NULL, &pool));
+	source = object_open(pool, "m");
+	clone = object_open(pool, "c");
+	view = map(source, MORSEL_READ);
+	other = map(clone, MORSEL_READ | MORSEL_WRITE);
+	expect(other, SHARED_PAGES, 1000);
+	/* The last page says that all others have been written; the parent waits for page 0 of ours. */
+	*word_of(other, 0) = 1;
+	do
+		seen = __atomic_load_n(word_of(view, SHARED_PAGES - 1), __ATOMIC_ACQUIRE);
+	while (seen != 2000 + SHARED_PAGES - 1);
+	expect(view, SHARED_PAGES, 2000);
+	for (uint64_t page = 1; page < SHARED_PAGES; page++)
+		assert_int_equal(*word_of(other, page), 1000 + page);
+	morsel_view_destroy(view);
+	morsel_view_destroy(other);
+	morsel_close(source);
+	morsel_close(clone);
+	return morsel_pool_close(pool);
+}
+
+static void test_processes(void **state)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		struct morsel_pool *pool = open_pool(64 * MIB, MORSEL_FAULTS_THREAD);
+		struct morsel *source = object_create(pool, "m", SHARED_PAGES * PAGE,
+						      MORSEL_EVICTABLE, MORSEL_PAGES_4K);
+		struct morsel *clone;
+		struct morsel_view *view = map(source, MORSEL_READ | MORSEL_WRITE), *look;
+		int status;
+		pid_t pid;
+
+		put_all(view, SHARED_PAGES, 1000);
+		assert_ok(morsel_clone(source, "c", &clone));
+		pid = object_child_start(pool, "watch", "", NULL);
+		look = map(clone, MORSEL_READ);
+		while (__atomic_load_n(word_of(look, 0), __ATOMIC_ACQUIRE) != 1)
+			usleep(1000);
+		put_all(view, SHARED_PAGES, 2000);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status) && !WEXITSTATUS(status));
+		morsel_view_destroy(view);
+		morsel_view_destroy(look);
+		morsel_close(source);
+		morsel_close(clone);
+		object_pool_end(pool);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_write_both),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_sigbus),
+		cmocka_unit_test(test_processes),
 	};
+
+	if (argc > 3 && !strcmp(argv[1], "--child"))
+		return child_watch(atoi(argv[3]));
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
