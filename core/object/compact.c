@@ -79,7 +79,11 @@ static int add_record(void *ctx, mrs_cell cell, void *memory)
 	struct compact *c = ctx;
 	struct morsel *morsel;
 
-	if (!(mrs_flags_of(mrs_load_acquire(&record->state)) & MORSEL_EVICTABLE) ||
+	uint64_t state = mrs_load_acquire(&record->state);
+
+	/* One without a name yet is its maker's: who opened and closed it would take it for
+	 * unlinked. */
+	if (!(mrs_flags_of(state) & MORSEL_EVICTABLE) || mrs_state_of(state) != MRS_RECORD_LIVE ||
 	    mrs_handle_open(c->pool, cell, &morsel))
 		return 0;
 	c->rc = mrs_move_is_possible(morsel) ? add_pages(c, morsel) : 0;

@@ -157,10 +157,52 @@ int mrs_handle_open(struct morsel_pool *pool, mrs_cell cell, struct morsel **mor
 }
 
 /*
- * A name that leads to no usable record for ten seconds is damage: nobody is that long about it, if he
- * is not stopped, and what the dead have left half done is repaired meanwhile.
+ * A name that leads to no usable record for ten seconds is damage, unless somebody is in the middle
+ * of giving or taking it: then he is stopped, or dead and not to be repaired because another is
+ * stopped.
  */
 #define NAMED_TRIES 1000
+
+struct in_the_middle {
+	mrs_cell dirent, target;
+	struct mrs_slot *by; /* NULL: nobody */
+};
+
+static void find_in_the_middle(void *ctx, unsigned slot, struct mrs_slot *shared)
+{
+	struct in_the_middle *middle = ctx;
+
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++) {
+		const struct mrs_intent *intent = &shared->intent[i];
+
+		if (mrs_load_acquire32(&intent->op) == MRS_INTENT_NONE)
+			continue;
+		for (size_t k = 0; k < mrs_array_length(intent->cell); k++) {
+			mrs_cell cell = mrs_load_acquire(&intent->cell[k]);
+
+			if (cell && (cell == middle->dirent || cell == middle->target))
+				middle->by = shared;
+		}
+	}
+}
+
+static int leads_nowhere(struct morsel_pool *pool, const char *name)
+{
+	struct in_the_middle middle = {0};
+
+	if (!mrs_dir_find(mrs_pool_cells(pool), name, &middle.dirent, &middle.target))
+		mrs_pool_each_slot(pool, find_in_the_middle, &middle);
+	if (middle.by)
+		return mrs_fail(-ETIMEDOUT,
+				"process %u (%.31s) is in the middle of giving or taking the name "
+				"'%s' of %s: it is stopped, or dead and waits for one that is "
+				"stopped; continue or kill it",
+				middle.by->pid, middle.by->program, name, mrs_pool_path(pool));
+	return mrs_fail(-EIO,
+			"%s is damaged: the name '%s' leads to no morsel; `morsel pool check` "
+			"lists all damage",
+			mrs_pool_path(pool), name);
+}
 
 int mrs_open_named(struct morsel_pool *pool, const char *name, struct morsel **morsel,
 		   mrs_cell *dirent)
@@ -178,10 +220,7 @@ int mrs_open_named(struct morsel_pool *pool, const char *name, struct morsel **m
 		mrs_reap_repair(pool);
 		usleep(20000);
 	}
-	return mrs_fail(-EIO,
-			"%s is damaged: the name '%s' leads to no morsel; `morsel pool check` "
-			"lists all damage",
-			mrs_pool_path(pool), name);
+	return leads_nowhere(pool, name);
 }
 
 /* ---- leaving ---- */
