@@ -129,10 +129,11 @@ static int read_section(const struct parse *p, enum mrs_dump_section which, void
 
 static const char *run_problem(const struct mrs_dump_run *run, uint64_t after, uint64_t limit)
 {
-	uint64_t span = 1ull << run->order;
+	uint64_t span;
 
 	if (run->order != 0 && run->order != MRS_HUGE_ORDER && run->order != MRS_GIANT_ORDER)
 		return "pages of an unknown size";
+	span = 1ull << run->order;
 	if (!run->pages || (run->page | run->pages) & (span - 1))
 		return "a run that is not aligned to its pages";
 	if (run->page < after)

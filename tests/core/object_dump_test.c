@@ -350,6 +350,7 @@ static void test_range(void **state)
 struct demand {
 	struct morsel *morsel;
 	uint64_t seed;
+	const char *file; /* dump_path() writes into one place for all */
 };
 
 static void *demand_thread(void *ctx)
@@ -362,10 +363,10 @@ static void *demand_thread(void *ctx)
 		opts.offset = test_random(&random) % bytes;
 		opts.bytes = 1 + test_random(&random) % MIB;
 		opts.bytes = mrs_min(bytes - opts.offset, opts.bytes);
-		assert_ok(morsel_restore_range(demand->morsel, dump_path(0), &opts));
+		assert_ok(morsel_restore_range(demand->morsel, demand->file, &opts));
 	}
 	opts.offset = opts.bytes = 0;
-	assert_ok(morsel_restore_range(demand->morsel, dump_path(0), &opts));
+	assert_ok(morsel_restore_range(demand->morsel, demand->file, &opts));
 	return NULL;
 }
 
@@ -378,6 +379,7 @@ static void on_demand(uint64_t bytes, uint32_t flags, uint32_t pages)
 	struct demand demand[2];
 	pthread_t thread[2];
 	uint64_t random = bytes;
+	char file[256];
 
 	fill_random(morsel, &random);
 	was = image_of(morsel);
@@ -392,8 +394,9 @@ static void on_demand(uint64_t bytes, uint32_t flags, uint32_t pages)
 	/* In the middle of what is still to come; larger pages would come with zeros around it. */
 	if (pages == MORSEL_PAGES_4K)
 		write_page(lazy, 20, 98);
+	snprintf(file, sizeof(file), "%s", dump_path(0));
 	for (unsigned i = 0; i < 2; i++) {
-		demand[i] = (struct demand){.morsel = lazy, .seed = i};
+		demand[i] = (struct demand){.morsel = lazy, .seed = i, .file = file};
 		assert_int_equal(pthread_create(&thread[i], NULL, demand_thread, &demand[i]), 0);
 	}
 	for (unsigned i = 0; i < 2; i++)
