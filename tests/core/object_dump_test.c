@@ -379,7 +379,7 @@ static void on_demand(uint64_t bytes, uint32_t flags, uint32_t pages)
 	struct demand demand[2];
 	pthread_t thread[2];
 	uint64_t random = bytes;
-	char file[256];
+	char file[1280];
 
 	fill_random(morsel, &random);
 	was = image_of(morsel);

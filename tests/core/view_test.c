@@ -595,8 +595,13 @@ static void test_grants(void **state)
 {
 	struct fixture *f = *state;
 	struct morsel_view *view = map(f->many, (struct morsel_map_opts){0});
+	struct morsel_view *part = map(f->many, (struct morsel_map_opts){.bytes = 2 * PAGE});
 	struct morsel_grant grant = {0}, copy, more[40];
 	char *at = morsel_addr(view);
+
+	/* The morsel goes on where the view ends. */
+	assert_int_equal(morsel_acquire(part, PAGE, 2 * PAGE, MORSEL_READ, &grant), -ERANGE);
+	morsel_view_destroy(part);
 
 	assert_int_equal(morsel_acquire(view, 0, 0, MORSEL_READ, &grant), -ERANGE);
 	assert_int_equal(morsel_acquire(view, MIB, 1, MORSEL_READ, &grant), -ERANGE);
