@@ -66,8 +66,12 @@ class Pager(PoolTest):
                       "view.elect.withdrawn", "view.handover.accepted"):
             with self.subTest(probe=probe):
                 first = self.start(self.pool, env={"MORSEL_PROBE_KILL": probe + ":1"})
-                if probe == "view.elect.withdrawn":
+                # It is elected, and dies at that, before there is another candidate.
+                if probe in ("view.elect.withdrawn", "view.handover.accepted"):
                     self.line(first)
+                else:
+                    first.wait(timeout=60)
+                if probe == "view.elect.withdrawn":
                     first.terminate()
                 second = self.start(self.pool)
                 pid, _ = self.line(second)
