@@ -145,7 +145,8 @@ static int look(struct compact *c)
 	mrs_cell_each(mrs_pool_cells(c->pool), MRS_CELL_RECORD, add_record, c);
 	if (c->rc)
 		return c->rc;
-	qsort(c->place, c->places, sizeof(*c->place), by_frame);
+	if (c->places)
+		qsort(c->place, c->places, sizeof(*c->place), by_frame);
 	return count_uses(c);
 }
 
