@@ -559,6 +559,8 @@ void morsel_view_destroy(struct morsel_view *view)
 	if (!view)
 		return;
 	view->target.forked = view->forks != mrs_view_forks();
+	if (!view->target.forked && view->backend->ops.settle)
+		view->backend->ops.settle(&view->target);
 	if (view->grants && !view->target.forked)
 		mrs_log(MRS_LOG_WARN,
 			"a %s view is destroyed while %llu grants of it are held: release them "

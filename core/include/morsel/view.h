@@ -145,6 +145,13 @@ struct morsel_backend_ops {
 	 */
 	int (*export_range)(struct morsel_target *target, uint64_t offset, uint64_t bytes, int *fd);
 	void (*export_revoke)(struct morsel_target *target, int fd);
+
+	/*
+	 * Alone: the view is about to be destroyed. A backend whose own threads release grants of it
+	 * waits here until they have. Called without the view's lock, so that they can; never in a
+	 * fork.
+	 */
+	void (*settle)(struct morsel_target *target);
 };
 
 /*
