@@ -1,0 +1,11 @@
+"""What the lab says, and how it refuses: data on stdout, words on stderr, reasons with a remedy."""
+
+import sys
+
+
+class LabError(Exception):
+    """A refusal in words: the cause, the value, the remedy."""
+
+
+def say(text):
+    print(f"morsel lab: {text}", file=sys.stderr, flush=True)
