@@ -1,24 +1,40 @@
 /*
  * Breaking: the first write after a clone makes tables and page the writer's own. See share.h.
  *
- *  1 One transition (RETARGET, kind BREAK) per page: intent, full fence, look whether a clone is
- * under way (then step out and wait), then from the root down. Pairs with the fence of the clone,
- * which announces itself and then waits for retargets that were there: no break is half done while
- * a root is shared, and a break that follows finds it SHARED. 2 A shared table is copied under the
- * lock of its entry 0, which all its owners see: of two owners that want their own one waits, and
- * then may find that it is alone. Copying needs each entry unlocked for an instant: who holds one
- * (an evict, a fill) waits for nobody's leaf, so we get it. 3 Each entry: count one link more, mark
- * it SHARED in the old table, copy it with the mark. So when the copy is linked, everything that
- * both tables name is counted and marked on both sides. What the old table's entry becomes
- * afterwards (evicted pages filled for the others) need not reach the copy: a frame that has others
- * is not evicted, and a fill keeps what is resident. 4 The old table is named (putting) before the
- * link goes, and given up after. Whoever was last takes it apart: only after everybody who may have
- * come by another owner's way is gone (grace). 5 A shared page has the same bytes until it is
- * shared no more: every writable view of every owner is protected there. So it may be copied before
- * its leaf is locked. 6 The new frame is DIRTY and linked under the leaf's lock; the old one is
- * given up last. 7 Death: no page's content has changed, and each link is whole. Locks go in
- * mrs_share_repair(), counts in mrs_share_recount(); frames are named by the allocator's record
- * until they are linked, and by putting from before they are unlinked.
+ *  1. One transition (RETARGET, kind BREAK) per page: intent, full fence, look whether a clone is
+ *     under way (then step out and wait), then from the root down. Pairs with the fence of the
+ *     clone, which announces itself and then waits for retargets that were there: no break is half
+ *     done while a root is shared, and a break that follows finds it SHARED.
+ *
+ *  2. A shared table is copied under the lock of its entry 0, which all its owners see: of two
+ *     owners that want their own one waits, and then may find that it is alone. Copying needs each
+ *     entry unlocked for an instant: who holds one (an evict, a fill) waits for nobody's leaf, so
+ *     we get it.
+ *
+ *  3. Each entry: count one link more, mark it SHARED in the old table, copy it with the mark. So
+ *     when the copy is linked, everything that both tables name is counted and marked on both
+ *     sides. What the old table's entry becomes afterwards (evicted pages filled for the others)
+ *     need not reach the copy: a frame that has others is not evicted, and a fill keeps what is
+ *     resident.
+ *
+ *  4. The old table is named (putting) before the link goes, and given up after. Whoever was last
+ *     takes it apart, after everybody who may have come by another owner's way is gone (grace).
+ *
+ *  5. A shared page has the same bytes until it is shared no more: every writable view of every
+ *     owner is protected there. So it may be copied before its leaf is locked.
+ *
+ *  6. The new frame is DIRTY and linked under the leaf's lock; the old one is given up last.
+ *
+ *  7. Death: no page's content has changed, and each link is whole. Locks go in mrs_share_repair(),
+ *     counts in mrs_share_recount(); frames are named by the allocator's record until they are
+ *     linked, and by putting from before they are unlinked.
+ *
+ *  8. Counts are made anew after anybody's death, and a break of a living process may be parked
+ *     then. While it waits for an entry (3) the entries of its copy are counted, and nothing links
+ *     the copy; while it waits for views to follow, the old frame is unlinked and not given up.
+ *     Both are noted in the intent from before until after (break.h), and whoever counts adds them.
+ *     Where a note and a link say the same, nobody waits, so only the dead can be found there: the
+ *     count is too high until their own repair, which leaves their notes out.
  */
 #include <errno.h>
 #include <string.h>
@@ -83,6 +99,33 @@ static void unlock_place(struct mrs_txn *txn, uint64_t *place)
 	       !mrs_cas(place, &entry, mrs_entry_unlocked(entry)))
 		;
 	mrs_entry_wake(txn->pool, place);
+}
+
+/* ---- what is counted and not linked, and the reverse: break.h ---- */
+
+static void note_copy(struct mrs_txn *txn, uint64_t table)
+{
+	mrs_store_release(&txn->intent->destination, table | MRS_BREAK_NOTE);
+	mrs_compiler_barrier();
+}
+
+static void unnote_copy(struct mrs_txn *txn)
+{
+	mrs_compiler_barrier();
+	mrs_store_release(&txn->intent->destination, 0);
+}
+
+/* Before the link goes. */
+static void note_owed(struct mrs_txn *txn, uint64_t frame)
+{
+	mrs_store_release(&txn->intent->expected, frame | MRS_BREAK_NOTE);
+	mrs_compiler_barrier();
+}
+
+static void unnote_owed(struct mrs_txn *txn)
+{
+	mrs_compiler_barrier();
+	mrs_store_release(&txn->intent->expected, 0);
 }
 
 /* ---- tables ---- */
@@ -183,19 +226,23 @@ static int link_copy(struct copy *copy)
 	bool last;
 
 	mrs_txn_put_begin(txn, 0, old);
+	note_owed(txn, old);
 	MRS_PROBE("break.table.named");
 	/* Release: who finds the copy finds its entries. */
 	copy->linked =
 		mrs_cas(copy->place, &seen,
 			mrs_entry_make(MRS_ENTRY_TABLE, mrs_entry_level(copy->entry), copy->frame));
 	if (!copy->linked) {
+		unnote_owed(txn);
 		mrs_txn_put_cancel(txn);
 		return -EAGAIN;
 	}
+	unnote_copy(txn);
 	table_replaced(copy->morsel);
 	MRS_PROBE("break.table.linked");
 	mrs_txn_settle(txn);
 	last = mrs_share_drop(txn, old);
+	unnote_owed(txn);
 	MRS_PROBE("break.table.dropped");
 	unlock_place(txn, &copy->from[0]);
 	if (last)
@@ -212,8 +259,10 @@ static int replace_table(struct copy *copy)
 
 	MRS_PROBE("break.table.locked");
 	if (mrs_load_acquire(copy->place) == copy->entry &&
-	    mrs_share_has_others(copy->txn->pool, mrs_entry_frame(copy->entry)))
+	    mrs_share_has_others(copy->txn->pool, mrs_entry_frame(copy->entry))) {
+		note_copy(copy->txn, copy->frame);
 		rc = copy_entries(copy);
+	}
 	if (!rc)
 		rc = link_copy(copy);
 	if (!copy->linked)
@@ -253,6 +302,7 @@ static int own_table(struct morsel *morsel, struct mrs_txn *txn, uint64_t *place
 		drop_links(txn, copy.to);
 		memset(copy.to, 0, MRS_PAGE_BYTES);
 	}
+	unnote_copy(txn);
 	mrs_place_unget(txn, 0, copy.frame, true);
 	mrs_txn_settle(txn);
 	return rc;
@@ -479,8 +529,10 @@ static int make_copy(struct page *page)
 static void give_up_old(struct page *page)
 {
 	struct mrs_txn *txn = page->txn;
+	bool last = mrs_share_drop(txn, page->old);
 
-	if (!mrs_share_drop(txn, page->old)) {
+	unnote_owed(txn);
+	if (!last) {
 		mrs_txn_put_cancel(txn);
 		return;
 	}
@@ -501,6 +553,7 @@ static void link_page(struct page *page)
 	/* Of a huge page: a table that was kept for splitting it, which nobody will. */
 	mrs_place_drop_deposit(txn, page->old);
 	mrs_txn_put_begin(txn, page->order, page->old);
+	note_owed(txn, page->old);
 	MRS_PROBE("break.page.named");
 	/* Release: who finds the frame finds its content. */
 	mrs_store_release(page->leaf.place, mrs_entry_locked(entry, txn->index));
@@ -517,9 +570,9 @@ static void unlink_page(struct page *page)
 	mrs_txn_put_cancel(txn);
 	mrs_txn_put_begin(txn, page->order, page->frame);
 	mrs_store_release(page->leaf.place, mrs_entry_locked(page->leaf.entry, txn->index));
+	unnote_owed(txn);
 	MRS_PROBE("break.page.unlinked");
-	mrs_view_follow_own(page->morsel, page->leaf.page, pages_of(page), page->old,
-			    &move);
+	mrs_view_follow_own(page->morsel, page->leaf.page, pages_of(page), page->old, &move);
 	mrs_pool_unback(txn->pool, page->frame, pages_of(page));
 	mrs_txn_put_end(txn);
 }

@@ -6,6 +6,17 @@
 
 #include "object/share.h"
 
+/*
+ * What a break says in its intent while counts and tables differ, for who counts links meanwhile (a
+ * repair after somebody else's death: mrs_share_recount()). The break may be parked then.
+ *
+ *	destination	frame of a table that nothing links yet, each entry of which is counted
+ *	expected	frame that this break has unlinked and not given up yet
+ *
+ * Without this mark they are a split's: the table that is to be, and the frame of the leaf.
+ */
+#define MRS_BREAK_NOTE (1ull << 63)
+
 /* Where the entry of this level stands that covers page; NULL if the way does not go so deep. */
 uint64_t *mrs_share_find_place(struct morsel *morsel, uint64_t page, unsigned level);
 /*

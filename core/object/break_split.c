@@ -340,7 +340,8 @@ void mrs_share_split_repair(struct mrs_txn *txn)
 		.table = intent->destination,
 	};
 
-	if (!intent->destination || split.level < 1 || split.level >= MRS_TABLE_LEVELS ||
+	if (!intent->destination || intent->destination & MRS_BREAK_NOTE || split.level < 1 ||
+	    split.level >= MRS_TABLE_LEVELS ||
 	    !mrs_handle_init(&morsel, txn->pool, intent->cell[0]))
 		return;
 	split.links = mrs_share_each_relative(&morsel, split.page, true, seek_new, &split) > 0;

@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
+#include "object/break.h"
 #include "object/internal.h"
-#include "object/share.h"
 #include "pool/property.h"
 #include "view/registry.h"
 
@@ -53,6 +53,7 @@ bool mrs_share_is_family(const struct morsel *morsel)
 
 /* ---- all links ---- */
 
+#define ENTRIES	  512u
 #define HAS_COUNT (1u << 31) /* the frame has a SHARES property */
 
 /* One word per frame of the pool, of anonymous memory that costs only where it is touched. */
@@ -60,7 +61,8 @@ struct links {
 	struct morsel_pool *pool;
 	uint32_t *of;
 	uint64_t frames;
-	struct morsel *morsel; /* being walked */
+	const struct mrs_intent *dead; /* whose transition is being repaired; NULL: none */
+	struct morsel *morsel;	       /* being walked */
 	void (*owned)(void *ctx, uint64_t frame, uint64_t count, const char *by);
 	morsel_report_fn report;
 	void *ctx;
@@ -145,15 +147,50 @@ static int note_count(void *ctx, uint64_t frame, enum mrs_prop_kind kind,
 	return 0;
 }
 
+static void count_link_of(struct links *links, uint64_t frame)
+{
+	if (frame < links->frames)
+		links->of[frame]++;
+}
+
+/* A break that is parked: what it has counted and not linked yet, or unlinked and still counts. */
+static void count_break(struct links *links, const struct mrs_intent *intent)
+{
+	uint64_t copy = mrs_load_acquire(&intent->destination);
+	uint64_t owed = mrs_load_acquire(&intent->expected), *entries = NULL;
+
+	if (owed & MRS_BREAK_NOTE)
+		count_link_of(links, owed & ~MRS_BREAK_NOTE);
+	if (copy & MRS_BREAK_NOTE)
+		entries = mrs_object_table_ops.at(links->pool, copy & ~MRS_BREAK_NOTE);
+	for (unsigned i = 0; entries && i < ENTRIES; i++)
+		if (mrs_entry_state(mrs_load_acquire(&entries[i])) != MRS_ENTRY_EMPTY)
+			count_link_of(links, mrs_entry_frame(mrs_load_acquire(&entries[i])));
+}
+
+static void count_slot(void *ctx, unsigned slot, struct mrs_slot *shared)
+{
+	struct links *links = ctx;
+
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++) {
+		const struct mrs_intent *intent = &shared->intent[i];
+
+		if (intent != links->dead && mrs_load_acquire32(&intent->op) != MRS_INTENT_NONE)
+			count_break(links, intent);
+	}
+}
+
+/* The breaks after the tables: what is below their links has been walked by then. */
 static void count_all(struct links *links)
 {
 	mrs_cell_each(mrs_pool_cells(links->pool), MRS_CELL_RECORD, count_record, links);
+	mrs_pool_each_slot(links->pool, count_slot, links);
 	mrs_prop_each(links->pool, note_count, links);
 }
 
 void mrs_share_recount(struct mrs_txn *txn)
 {
-	struct links links = {0};
+	struct links links = {.dead = txn->intent};
 
 	if (links_make(&links, txn->pool)) {
 		mrs_log(MRS_LOG_ERROR, "%s: shared frames could not be counted anew: %s",

@@ -210,8 +210,8 @@ struct mrs_intent {
 	uint64_t cell[4];  /* cell handles (index and generation), 0 none */
 	uint64_t arg[4];
 	uint64_t leaf;	   /* RETARGET: frame of the leaf table << 9 | index */
-	uint64_t expected; /* RETARGET: the entry before */
-	uint64_t destination;
+	uint64_t expected;    /* of breaks and splits: object/break.h */
+	uint64_t destination; /* the same */
 	uint64_t putting;  /* frames being given back: first + 1 | order << 48, 0 none */
 	uint64_t serial;   /* of this transition in its slot; never 0 inside one */
 	uint64_t page;	   /* RETARGET: page of the first leaf */
