@@ -160,13 +160,19 @@ static int copy_in(struct morsel_pool *pool, const struct mrs_window *window, ui
 	for (unsigned tries = 0; tries < 3 && (rc == -ENOMEM || rc == -ENOSPC); tries++)
 		rc = mrs_uffd_copy(window->fd, (void *)(uintptr_t)mrs_window_at(window, page), data,
 				   pages * MRS_PAGE_BYTES, protect);
-	/* The view is being unmapped: there is nobody to be served. */
-	return rc == -ENOENT || rc == -ESRCH ? -ESTALE : rc;
+	if (rc != -ENOENT && rc != -ESRCH)
+		return rc;
+	/*
+	 * The view is being unmapped, or the range was invalidated and may come back. Who began to
+	 * wait before that waits on the mapping that was, and nothing else would wake it.
+	 */
+	mrs_uffd_wake(window->fd, mrs_window_at(window, page), pages * MRS_PAGE_BYTES);
+	return -ESTALE;
 }
 
 /*
- * What the window does not show (an invalidated range, or it is being unmapped) goes in through a page
- * of address space that nobody knows: it may be part of a huge page that somebody waits for.
+ * What the window does not show (an invalidated range, or it is being unmapped) goes in through a
+ * page of address space that nobody knows: it may be part of a huge page that somebody waits for.
  */
 static int copy_beside(struct mrs_bring *area, const struct mrs_retarget *batch,
 		       const struct mrs_window *window, unsigned k)
@@ -177,7 +183,8 @@ static int copy_beside(struct mrs_bring *area, const struct mrs_retarget *batch,
 
 	area->count = count;
 	if (!rc)
-		rc = copy_in(batch->morsel->pool, &beside, area->number[k], area->data[k], 1, false);
+		rc = copy_in(batch->morsel->pool, &beside, area->number[k], area->data[k], 1,
+			     false);
 	mrs_window_beside_end(&beside);
 	MRS_PROBE("bring.beside");
 	return rc;

@@ -11,6 +11,8 @@
  * Pages that a relative of a clone has too are brought back as for reading; the write is broken off
  * to a page of one's own by share.h. While a clone is being made (frozen) nothing becomes writable.
  *
+ * A page that is not there for an instant (a shrink that is undone) is -EAGAIN, not -ERANGE.
+ *
  * Neighbours: a fault that begins where the last one of its stream ended fetches ahead, twice as
  * much each time; one near the last fetches what is around it; one elsewhere fetches less and less.
  * Advice decides where there is any. Neighbours stay protected, and so are clean when they go.
@@ -193,8 +195,11 @@ static int lift(const struct touch *t, const struct mrs_retarget *batch, unsigne
 
 	MRS_PROBE("fault.lifting");
 	rc = mrs_uffd_protect(w->fd, mrs_window_at(w, from), (end - from) * MRS_PAGE_BYTES, false);
-	/* It is being unmapped. */
-	return rc == -ENOENT || rc == -ESRCH ? 0 : rc;
+	if (rc != -ENOENT && rc != -ESRCH)
+		return rc;
+	/* It is being unmapped, or was invalidated and may come back: who waits touches it anew. */
+	mrs_uffd_wake(w->fd, mrs_window_at(w, from), (end - from) * MRS_PAGE_BYTES);
+	return 0;
 }
 
 /* ---- missing ---- */
@@ -373,6 +378,38 @@ static int protected(struct touch *t)
 	}
 }
 
+/* ---- pages that are not there ---- */
+
+static bool is_inside(const struct touch *t)
+{
+	struct mrs_leaf leaf;
+
+	return t->page < mrs_morsel_pages(t->morsel) &&
+	       !mrs_table_leaf(&t->morsel->table, t->page, &leaf) &&
+	       mrs_entry_state(leaf.entry) != MRS_ENTRY_EMPTY;
+}
+
+/*
+ * True while the page may come back. Two states are seen before they are decided, under the
+ * record's lock: a size that views may refuse (resize.c), and FREEING, which ends as it came while
+ * somebody has the morsel open, and whoever faults has. Does not wait: a region's hold may be what
+ * the shrink waits for. The same version before and after a look without a lock: it was the size of
+ * that moment.
+ */
+static bool is_undecided(const struct touch *t)
+{
+	struct mrs_cell_record *record = t->morsel->record;
+	uint64_t version = mrs_load_acquire(&record->format);
+
+	if (mrs_load_acquire(&record->lock)) {
+		mrs_reap_repair(t->morsel->pool); /* its owner may be dead */
+		return true;
+	}
+	if (mrs_state_of(mrs_load_acquire(&record->state)) == MRS_RECORD_FREEING || is_inside(t))
+		return true;
+	return mrs_load_acquire(&record->lock) || mrs_load_acquire(&record->format) != version;
+}
+
 int mrs_fault(struct morsel *morsel, const struct mrs_window *window, uint64_t page,
 	      enum mrs_fault_kind kind)
 {
@@ -388,6 +425,8 @@ int mrs_fault(struct morsel *morsel, const struct mrs_window *window, uint64_t p
 	do {
 		rc = (kind & ~MRS_FAULT_TRY) == MRS_FAULT_PROTECTED ? protected(&t) : missing(&t);
 	} while (rc == -EAGAIN && !t.try);
+	if (rc == -ERANGE && is_undecided(&t))
+		rc = -EAGAIN;
 	MRS_PROBE("fault.served");
 	MRS_TRACE(fault, morsel->record->id, page, (int)t.write, rc);
 	return rc;

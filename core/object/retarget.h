@@ -158,7 +158,8 @@ enum mrs_fault_kind {
 };
 /*
  * Serves one fault at page of a view; async-signal-safe. 0 when the touch may be repeated (the waiters
- * at the page are woken); -EIO if the page is poisoned; -ERANGE beyond the morsel's end.
+ * at the page are woken); -EIO if the page is poisoned; -ERANGE beyond the morsel's end; -EAGAIN, also
+ * without MRS_FAULT_TRY, while a change of that end is undecided: to be repeated without a hold.
  */
 int mrs_fault(struct morsel *morsel, const struct mrs_window *window, uint64_t page,
 	      enum mrs_fault_kind kind);

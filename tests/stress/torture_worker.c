@@ -148,9 +148,11 @@ static uint64_t *at_page(struct hand *h, unsigned page)
  */
 static sigjmp_buf cut_short;
 static volatile sig_atomic_t may_be_cut;
+static siginfo_t cut_by;
 
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
+	cut_by = *info;
 	if (may_be_cut)
 		siglongjmp(cut_short, 1);
 	sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
@@ -164,8 +166,14 @@ static void was_cut(struct worker *w, struct hand *h, unsigned page)
 	    (mrs_load_acquire(cuts_of(w, h)) != h->cuts ||
 	     mrs_load_acquire(&w->t->cuts_ended[h->life % TORTURE_LIVES]) != h->cuts))
 		return;
-	fprintf(stderr, "torture: worker %u: no memory at page %u of family %u\n", w->life, page,
-		h->family);
+	fprintf(stderr,
+		"torture: worker %u: no memory at page %u of family %u: signal %d code %d at "
+		"%+lld; "
+		"cuts %llu, begun %llu, ended %llu\n",
+		w->life, page, h->family, cut_by.si_signo, cut_by.si_code,
+		(long long)((char *)cut_by.si_addr - (char *)at_page(h, page)),
+		(unsigned long long)h->cuts, (unsigned long long)mrs_load_acquire(cuts_of(w, h)),
+		(unsigned long long)mrs_load_acquire(&w->t->cuts_ended[h->life % TORTURE_LIVES]));
 	print_page(h, page);
 	_exit(3);
 }
@@ -622,9 +630,13 @@ static void attach_anew(struct worker *w)
 	for (unsigned i = 0; i < HANDS; i++)
 		let_go(&w->hand[i]);
 	rc = morsel_pool_close(w->pool);
-	if (!rc)
+	expect(w, TORTURE_ATTACH, "detach", rc);
+	if (rc)
+		return;
+	do {
 		rc = morsel_pool_open_fd(w->pool_fd, NULL, &w->pool);
-	expect(w, TORTURE_ATTACH, "attach", rc);
+		expect(w, TORTURE_ATTACH, "attach", rc);
+	} while (rc && !mrs_load_acquire32(&w->t->stop));
 	if (rc)
 		_exit(0);
 }
@@ -720,5 +732,8 @@ int torture_worker(char **argv)
 		step(&w);
 	for (unsigned i = 0; i < HANDS; i++)
 		let_go(&w.hand[i]);
-	return morsel_pool_close(w.pool) ? 5 : 0;
+	if (!morsel_pool_close(w.pool))
+		return 0;
+	fprintf(stderr, "torture: worker %u: close: %s\n", w.life, morsel_errormsg());
+	return 5;
 }
