@@ -52,10 +52,10 @@ class Machine:
     def modules(self):
         """Kernel modules that the init program loads, where the kernel has them as modules."""
         names = list(BASE_MODULES)
-        if self.bound():
-            names += VFIO_MODULES
         if self.iommu == "virtio":
             names.append("virtio_iommu")
+        if self.bound():
+            names += VFIO_MODULES
         if any(word.startswith("disk") for word in self.devices):
             names.append("nvme")
         if self.nodes > 1:
