@@ -1,9 +1,10 @@
 /*
  * morsel: an NVMe controller driven from user space, straight on morsels.
  *
- * A controller is opened on a struct morsel_device (<morsel/iommu.h>). Its queues and lists lie in a
- * morsel of their own. Data never passes through a buffer: a command names IOVAs, those of a granted
- * range of a view on the same device, and the controller reads and writes the morsel's frames.
+ * A controller is opened on a struct morsel_device (<morsel/iommu.h>). Its queues and lists lie in
+ *a morsel of their own. Data never passes through a buffer: a command names IOVAs, those of a
+ *granted range of a view on the same device, and the controller reads and writes the morsel's
+ *frames.
  *
  *	program            morsel_nvme_submit()                morsel_nvme_poll()
  *	                        |                                   ^
@@ -18,9 +19,9 @@
  * Units: lengths and positions of the simple calls are bytes and whole blocks of the namespace;
  * asynchronous commands count in blocks. Memory is aligned to 4 bytes.
  *
- * Threads: any thread may call anything; each queue has a lock, so that threads with a queue each do
- * not meet. A completion is given to whoever polls the queue next: threads that share a queue tell
- * theirs by `user`. Queues number from 0. fork: the controller stays the parent's.
+ * Threads: any thread may call anything; each queue has a lock, so that threads with a queue each
+ *do not meet. A completion is given to whoever polls the queue next: threads that share a queue
+ *tell theirs by `user`. Queues number from 0. fork: the controller stays the parent's.
  *
  * When something goes wrong: a command that is not answered in time is aborted; if that is not
  * answered either, or the controller says that it has failed, it is reset and its queues are made
@@ -48,18 +49,20 @@ enum morsel_nvme_flags {
 };
 
 struct morsel_nvme_opts {
-	size_t size;	     /* sizeof(struct morsel_nvme_opts) */
-	uint32_t flags;	     /* enum morsel_nvme_flags */
-	uint32_t queues;     /* pairs for I/O, 1 to 64; default 1. The controller may have fewer: see info */
-	uint32_t depth;	     /* commands in flight per queue, 2 to 4095; default 64, at most what it has */
+	size_t size;	 /* sizeof(struct morsel_nvme_opts) */
+	uint32_t flags;	 /* enum morsel_nvme_flags */
+	uint32_t queues; /* pairs for I/O, 1 to 64; default 1. The controller may have fewer: see
+			    info */
+	uint32_t depth;	 /* commands in flight per queue, 2 to 4095; default 64, at most what it has
+			  */
 	uint32_t timeout_ms; /* for one command; default 5000 */
 	uint32_t reserved;
 };
 
 /*
- * Resets the controller and makes its queues. -ENODEV: not an NVMe controller, or gone; -EOPNOTSUPP:
- * it lacks what is needed (the NVM command set, pages of 4 KiB), in words; -ETIMEDOUT: it does not
- * get ready in the time that it names itself; -ENOMEM. The device stays the caller's.
+ * Resets the controller and makes its queues. -ENODEV: not an NVMe controller, or gone;
+ * -EOPNOTSUPP: it lacks what is needed (the NVM command set, pages of 4 KiB), in words; -ETIMEDOUT:
+ * it does not get ready in the time that it names itself; -ENOMEM. The device stays the caller's.
  */
 MORSEL_API int morsel_nvme_open(struct morsel_device *device, const struct morsel_nvme_opts *opts,
 				struct morsel_nvme **nvme);
@@ -119,8 +122,8 @@ enum morsel_nvme_op {
 enum morsel_nvme_io_flags {
 	MORSEL_NVME_DURABLE = 1, /* write, zero: past the write cache (force unit access) */
 	MORSEL_NVME_PRP = 2,	 /* describe the memory by PRPs */
-	MORSEL_NVME_SGL = 4,	 /* describe it by an SGL; -EOPNOTSUPP if it takes none. With neither,
-				  * the shorter one that fits is chosen */
+	MORSEL_NVME_SGL = 4, /* describe it by an SGL; -EOPNOTSUPP if it takes none. With neither,
+			      * the shorter one that fits is chosen */
 };
 
 /* A piece of memory as the device sees it: of one grant, grant.iova plus an offset within. */
@@ -130,14 +133,14 @@ struct morsel_nvme_piece {
 };
 
 struct morsel_nvme_io {
-	uint32_t op;	/* enum morsel_nvme_op */
-	uint32_t flags; /* enum morsel_nvme_io_flags */
-	uint32_t ns;	/* namespace, from 1 */
+	uint32_t op;	 /* enum morsel_nvme_op */
+	uint32_t flags;	 /* enum morsel_nvme_io_flags */
+	uint32_t ns;	 /* namespace, from 1 */
 	uint32_t blocks; /* 1 to 65536 */
-	uint64_t block; /* the first */
+	uint64_t block;	 /* the first */
 	/*
-	 * Read and write: memory of exactly blocks * block_bytes, in any number of pieces. PRPs want
-	 * every piece but the first to begin, and every one but the last to end, at a page.
+	 * Read and write: memory of exactly blocks * block_bytes, in any number of pieces. PRPs
+	 * want every piece but the first to begin, and every one but the last to end, at a page.
 	 */
 	const struct morsel_nvme_piece *pieces;
 	uint32_t count;
@@ -156,7 +159,8 @@ MORSEL_API int morsel_nvme_submit(struct morsel_nvme *nvme, unsigned queue,
 struct morsel_nvme_done {
 	void *user;
 	int32_t rc;	 /* 0, or a negative errno: what became of it */
-	uint32_t status; /* type << 8 | code, as in the specification; 0 if the device did not answer */
+	uint32_t status; /* type << 8 | code, as in the specification; 0 if the device did not
+			    answer */
 };
 
 /*
