@@ -337,3 +337,8 @@ int morsel_runs(struct morsel *morsel, uint64_t offset, uint64_t bytes, morsel_r
 	}
 	return 0;
 }
+
+struct morsel_pool *morsel_pool_of(struct morsel *morsel)
+{
+	return morsel->pool;
+}

@@ -391,6 +391,11 @@ static int act_addr(struct bench *b)
 	return scenario_done(morsel_addr(b->view) ? 0 : -EFAULT);
 }
 
+static int act_pool_of(struct bench *b)
+{
+	return scenario_done(morsel_pool_of(b->morsel) == b->pool ? 0 : -EINVAL);
+}
+
 static int act_view_bytes(struct bench *b)
 {
 	return scenario_done(morsel_view_bytes(b->view) == MIB ? 0 : -EINVAL);
@@ -423,6 +428,7 @@ static const struct scenario scenarios[] = {
 	{"morsel_pool_open", act_pool_open_path},
 	{"morsel_pool_open_fd", act_pool_open_fd},
 	{"morsel_pool_fd", act_pool_fd},
+	{"morsel_pool_of", act_pool_of},
 	{"morsel_pool_send", act_pool_send},
 	{"morsel_pool_receive", act_pool_receive},
 	{"morsel_pool_close", act_pool_close},

@@ -242,6 +242,9 @@ MORSEL_API int morsel_export(struct morsel *morsel, const char *file, const stru
 /* Ends the use. Its views must be destroyed before (-EBUSY otherwise). NULL is fine. */
 MORSEL_API int morsel_close(struct morsel *morsel);
 
+/* The pool handle that it was opened from. */
+MORSEL_API struct morsel_pool *morsel_pool_of(struct morsel *morsel);
+
 /*
  * Grows or shrinks. New bytes are zero. Shrinking takes what lies beyond the new end, in whole pages
  * (whole blocks on hugetlbfs), away from every view of every process: a touch of it is refused (SIGSEGV
