@@ -42,6 +42,7 @@ int mrs_view_watch_init(struct morsel_view *view)
 		return rc;
 	view->watched = mrs_view_is_cpu(view);
 	view->by_mail = !view->watched;
+	view->target.revocable = true;
 	return 0;
 }
 

@@ -79,6 +79,8 @@ struct morsel_target {
 			       * another generation may be stale */
 	uint64_t morsel_id;
 	uint8_t pool_uuid[16];
+	uint32_t revocable;   /* 1: its pages come and go: any of them may be invalidated alone */
+	uint32_t reserved;
 };
 
 /* Called by a backend for a touch without translation; 0 when it may be repeated. */
