@@ -76,7 +76,7 @@ static int wait_for_room(struct morsel_pool *pool, uint64_t frames, int64_t ns)
 		sleep_on(&state->room_done, done, mrs_min(ASK_NS, ns));
 		if (mrs_pool_fits(pool, frames))
 			return 0;
-		resident = mrs_pool_resident(pool);
+		resident = mrs_pool_charged(pool);
 		if (mrs_load_acquire32(&state->room_done) != done) {
 			heard = mrs_evict_now_ns();
 			fruitless = resident < least ? 0 : fruitless + 1;

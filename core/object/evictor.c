@@ -178,7 +178,9 @@ static int find_viewer(void *ctx, const struct mrs_seen_view *view)
 	struct viewers *viewers = ctx;
 	uint64_t bit = 1ull << view->slot % 64;
 
-	if (!(view->flags & MRS_VIEW_CPU) || (viewers->clock->snubbed.bit[view->slot / 64] & bit))
+	/* Who may write drops nothing (told.c): all of its pages would count as used, always. */
+	if ((view->flags & (MRS_VIEW_CPU | MRS_VIEW_WRITABLE)) != MRS_VIEW_CPU ||
+	    (viewers->clock->snubbed.bit[view->slot / 64] & bit))
 		return 0;
 	viewers->count += !(viewers->who.bit[view->slot / 64] & bit);
 	viewers->who.bit[view->slot / 64] |= bit;
@@ -361,19 +363,14 @@ static void sum_reserving(void *ctx, unsigned slot, struct mrs_slot *shared)
 /* How many pages must go, for the watermarks and for who waits. */
 static uint64_t must_go(struct morsel_pool *pool, uint64_t wanted)
 {
-	struct mrs_state *state = mrs_pool_state(pool);
-	uint64_t budget = mrs_load_acquire(&state->budget_frames);
-	uint64_t low = mrs_load_relaxed(&state->budget_low);
-	uint64_t high = mrs_load_relaxed(&state->budget_high);
-	uint64_t resident = mrs_pool_resident(pool), asked = resident + wanted, need = 0;
+	uint64_t budget = mrs_load_acquire(&mrs_pool_state(pool)->budget_frames), low, high;
+	uint64_t charged = mrs_pool_charged(pool), asked = charged + wanted, need = 0;
 
-	if (!budget)
+	if (!mrs_pool_watermarks(pool, &low, &high) || !budget)
 		return 0;
 	mrs_pool_each_slot(pool, sum_reserving, &asked);
-	high = high && high < budget ? high : budget - budget / 16;
-	low = low && low < high ? low : mrs_min(budget - budget / 8, high);
-	if (resident > high)
-		need = resident - low;
+	if (charged > high)
+		need = charged - low;
 	if (wanted && asked > budget)
 		need = mrs_max(need, asked - budget);
 	return need;

@@ -95,7 +95,7 @@ int morsel_pool_counters(struct morsel_pool *pool, struct morsel_counters *count
 {
 	struct morsel_counters now = {.size = sizeof(now)};
 	const struct mrs_state *state;
-	uint64_t frames = 0;
+	uint64_t frames = 0, low, high;
 	int rc = mrs_pool_usable(pool, false);
 
 	if (rc)
@@ -110,8 +110,10 @@ int morsel_pool_counters(struct morsel_pool *pool, struct morsel_counters *count
 	mrs_cell_each(mrs_pool_cells(pool), MRS_CELL_QUARANTINE, add_quarantine, &frames);
 	now.bytes_quarantine = frames * MRS_PAGE_BYTES;
 	now.bytes_zeroed = mrs_load_relaxed(&state->zeroed) * MRS_PAGE_BYTES;
-	now.budget_low = mrs_load_relaxed(&state->budget_low) * MRS_PAGE_BYTES;
-	now.budget_high = mrs_load_relaxed(&state->budget_high) * MRS_PAGE_BYTES;
+	if (mrs_pool_watermarks(pool, &low, &high)) {
+		now.budget_low = low * MRS_PAGE_BYTES;
+		now.budget_high = high * MRS_PAGE_BYTES;
+	}
 	now.pager_pid = pager_pid(pool);
 	now.swap_targets = mrs_load_relaxed(&state->swap_table) != 0;
 	return hand_out(counters, &now, sizeof(now));

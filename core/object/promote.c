@@ -212,7 +212,7 @@ static int tick_record(void *ctx, mrs_cell cell, void *memory)
 	struct morsel *morsel;
 
 	if (!may_promote(mrs_load_acquire(&record->state)) ||
-	    mrs_handle_open(tick->pool, cell, &morsel))
+	    mrs_handle_open_aside(tick->pool, cell, &morsel))
 		return 0;
 	tick_morsel(tick, morsel);
 	morsel_close(morsel);
@@ -224,7 +224,7 @@ static bool is_short(struct morsel_pool *pool)
 {
 	uint64_t budget = mrs_load_acquire(&mrs_pool_state(pool)->budget_frames);
 
-	return budget && mrs_pool_resident(pool) > budget - budget / 4;
+	return budget && mrs_pool_charged(pool) > budget - budget / 4;
 }
 
 void mrs_promote_tick(struct morsel_pool *pool)

@@ -32,10 +32,9 @@
 #define CHUNK_BYTES ((uint64_t)64 << 20)
 /* A claim is in both for as long as the kernel needs for CHUNK_BYTES. */
 #define BUDGET_WAIT_NS 1000000000ll
-/* How long who reserves waits until the pager has made room; as long as it gets on, if the budget
- * falls. */
-#define ROOM_WAIT_NS   2000000000ll
-#define SHRINK_WAIT_NS 600000000000ll
+/* How long who reserves waits until the pager has made room. */
+#define ROOM_WAIT_NS 2000000000ll
+#define ROOM_TRIES   16u
 
 static bool is_shmem(const struct morsel_pool *pool)
 {
@@ -45,13 +44,6 @@ static bool is_shmem(const struct morsel_pool *pool)
 uint64_t mrs_pool_block_frames(struct morsel_pool *pool)
 {
 	return pool->kind == MORSEL_POOL_HUGETLB ? HUGE_FRAMES : 1;
-}
-
-uint64_t mrs_pool_resident(struct morsel_pool *pool)
-{
-	struct stat st;
-
-	return fstat(pool->fd, &st) ? 0 : (uint64_t)st.st_blocks * 512 / MRS_PAGE_BYTES;
 }
 
 /* ---- who may say no ---- */
@@ -85,7 +77,7 @@ bool mrs_pool_fits(struct morsel_pool *pool, uint64_t frames)
 	if (!budget)
 		return true;
 	mrs_pool_each_slot(pool, sum_reserving, &frames);
-	return mrs_pool_resident(pool) + frames <= budget;
+	return mrs_pool_charged(pool) + frames <= budget;
 }
 
 static int budget_full(struct morsel_pool *pool, uint64_t budget, uint64_t resident,
@@ -112,7 +104,7 @@ static int check_budget(struct morsel_pool *pool, uint64_t frames)
 
 		mrs_full_fence(); /* after our own claim; pairs with itself in another process */
 		mrs_pool_each_slot(pool, sum_reserving, &claimed);
-		resident = mrs_pool_resident(pool);
+		resident = mrs_pool_charged(pool);
 		if (resident + claimed <= budget)
 			break;
 		end = end ? end : mrs_now_ns() + BUDGET_WAIT_NS;
@@ -368,14 +360,31 @@ static int claim(struct morsel_pool *pool, uint64_t frame, uint64_t *count, unsi
 	return rc;
 }
 
-/* After a refusal, nothing claimed: has the pager evict something, if it is the budget that is
- * full. */
+/*
+ * After a refusal, nothing claimed: has the pager evict something, if it is the budget that is
+ * full. It may have done so a moment ago, of itself.
+ */
 static bool room_was_made(struct morsel_pool *pool, uint64_t frames)
 {
 	if (!mrs_object_repair.make_room || mrs_txn_is_repairing() || may_exceed || may_not_wait ||
-	    mrs_pool_fits(pool, frames))
+	    !mrs_load_acquire(&mrs_pool_state(pool)->budget_frames))
 		return false;
-	return !mrs_object_repair.make_room(pool, frames, ROOM_WAIT_NS);
+	return mrs_pool_fits(pool, frames) ||
+	       !mrs_object_repair.make_room(pool, frames, ROOM_WAIT_NS);
+}
+
+/* What was made may have been taken by another before it was claimed. */
+static int claim_patiently(struct morsel_pool *pool, uint64_t frame, uint64_t *count,
+			   unsigned flags)
+{
+	uint64_t whole = *count;
+	int rc = claim(pool, frame, count, flags);
+
+	for (unsigned i = 0; rc == -ENOSPC && i < ROOM_TRIES && room_was_made(pool, *count); i++) {
+		*count = whole;
+		rc = claim(pool, frame, count, flags);
+	}
+	return rc;
 }
 
 int mrs_pool_back(struct mrs_txn *txn, uint64_t frame, uint64_t count, unsigned flags,
@@ -399,11 +408,7 @@ int mrs_pool_back(struct mrs_txn *txn, uint64_t frame, uint64_t count, unsigned 
 		return 0;
 	}
 	claimed = count;
-	rc = claim(pool, frame, &claimed, flags);
-	if (rc == -ENOSPC && room_was_made(pool, claimed)) {
-		claimed = count;
-		rc = claim(pool, frame, &claimed, flags);
-	}
+	rc = claim_patiently(pool, frame, &claimed, flags);
 	if (rc)
 		return rc;
 	MRS_PROBE("pool.back.claimed");
@@ -498,47 +503,4 @@ int mrs_pool_make_huge(struct morsel_pool *pool, uint64_t frame, uint64_t count,
 				got / HUGE_FRAMES, whole.blocks, pool->path);
 	*huge = got;
 	return 0;
-}
-
-/* What is resident does not go below the budget that was wanted: who has the rest, in words. */
-static int budget_stays(struct morsel_pool *pool, uint64_t resident, uint64_t wanted)
-{
-	struct mrs_pool_stays stays = {0};
-	char text[4][16];
-
-	if (mrs_object_repair.stays)
-		mrs_object_repair.stays(pool, &stays);
-	return mrs_fail(
-		-EBUSY,
-		"%s of %s are resident, more than a budget of %s: %s of it are pinned by grants, "
-		"%s can be evicted (with a swap target: `morsel swap list`), the rest cannot; "
-		"free some first",
-		mrs_bytes_text(resident * MRS_PAGE_BYTES, text[0]), pool->path,
-		mrs_bytes_text(wanted * MRS_PAGE_BYTES, text[1]),
-		mrs_bytes_text(stays.pinned * MRS_PAGE_BYTES, text[2]),
-		mrs_bytes_text(stays.evictable * MRS_PAGE_BYTES, text[3]));
-}
-
-int morsel_pool_set_budget(struct morsel_pool *pool, uint64_t bytes)
-{
-	uint64_t *budget, former, wanted = bytes >> MRS_PAGE_SHIFT, resident;
-	int rc = mrs_pool_usable(pool, true);
-
-	if (rc)
-		return rc;
-	if (bytes && !wanted)
-		return mrs_fail(-EINVAL, "a budget of %" PRIu64 " bytes is less than a page",
-				bytes);
-	budget = &mrs_pool_state(pool)->budget_frames;
-	former = mrs_swap(budget, wanted);
-	mrs_full_fence(); /* who reserves from now on sees it; who did before is resident */
-	resident = mrs_pool_resident(pool);
-	if (wanted && resident > wanted && mrs_object_repair.make_room) {
-		mrs_object_repair.make_room(pool, 0, SHRINK_WAIT_NS);
-		resident = mrs_pool_resident(pool);
-	}
-	if (!wanted || resident <= wanted)
-		return 0;
-	mrs_cas(budget, &wanted, former);
-	return budget_stays(pool, resident, wanted);
 }

@@ -96,6 +96,8 @@ static void init_state(struct morsel_pool *pool, const struct mrs_create *create
 
 	state->protocol = MRS_PROTOCOL_VERSION;
 	state->budget_frames = create->budget_bytes >> MRS_PAGE_SHIFT;
+	state->budget_low = create->low_bytes >> MRS_PAGE_SHIFT;
+	state->budget_high = create->high_bytes >> MRS_PAGE_SHIFT;
 	state->next_id = 1;
 	state->generation = 1;
 	state->online_end = online;

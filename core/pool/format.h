@@ -170,7 +170,8 @@ struct mrs_state {
 	uint32_t room_bell;	/* futex: moved on after room_wanted; the evictor sleeps on it */
 	uint32_t room_done;	/* futex: moved on when the evictor has done what it could */
 	uint64_t mail_serial;	/* source of serials for requests */
-	uint64_t reserved[498 - 28 - MRS_COUNTERS];
+	uint64_t compressed;	/* frames of compressed memory: resident, beside the budget */
+	uint64_t reserved[498 - 29 - MRS_COUNTERS];
 };
 
 /*

@@ -107,12 +107,19 @@ struct mrs_create {
 	uint64_t bytes;
 	uint64_t bytes_max;
 	uint64_t budget_bytes;
+	uint64_t low_bytes; /* watermarks */
+	uint64_t high_bytes;
 	uint32_t node_plus_1;
 	bool no_huge;
 };
 
 /* Writes a new pool into the empty file of pool->fd. */
 int mrs_pool_format(struct morsel_pool *pool, const struct mrs_create *create);
+
+/* ---- budget.c ---- */
+
+/* Bytes; 0 is the default. -EINVAL in words. */
+int mrs_pool_check_watermarks(uint64_t budget, uint64_t low, uint64_t high);
 
 /* ---- slot.c ---- */
 

@@ -34,6 +34,10 @@ static int read_opts(const struct morsel_pool_opts *from, struct morsel_pool_opt
 	if (opts->budget_bytes && opts->budget_bytes < MRS_PAGE_BYTES)
 		return mrs_fail(-EINVAL, "a budget of %llu bytes is less than a page",
 				(unsigned long long)opts->budget_bytes);
+	rc = mrs_pool_check_watermarks(opts->budget_bytes, opts->budget_low_bytes,
+				       opts->budget_high_bytes);
+	if (rc)
+		return rc;
 	if (opts->faults > MORSEL_FAULTS_SIGBUS)
 		return mrs_fail(-EINVAL, "unknown way of faults %u", opts->faults);
 	if (!opts->bytes)
@@ -197,6 +201,8 @@ static void create_from_opts(struct mrs_create *create, const struct morsel_pool
 		.bytes = opts->bytes,
 		.bytes_max = opts->bytes_max,
 		.budget_bytes = opts->budget_bytes,
+		.low_bytes = opts->budget_low_bytes,
+		.high_bytes = opts->budget_high_bytes,
 		.node_plus_1 = opts->node_plus_1,
 		.no_huge = opts->flags & MORSEL_POOL_NO_HUGE,
 	};

@@ -117,6 +117,13 @@ void mrs_pool_may_wait(bool on);
 int mrs_pool_make_huge(struct morsel_pool *pool, uint64_t frame, uint64_t count, uint64_t *huge);
 /* Frames with memory behind, as the kernel counts it. */
 uint64_t mrs_pool_resident(struct morsel_pool *pool);
+/* Of them, what counts against the budget: compressed memory has a limit of its own. */
+uint64_t mrs_pool_charged(struct morsel_pool *pool);
+/*
+ * The watermarks in force, in frames: above high the evictor begins, below low it stops. False, and
+ * UINT64_MAX, if there is no budget.
+ */
+bool mrs_pool_watermarks(struct morsel_pool *pool, uint64_t *low, uint64_t *high);
 /*
  * The next range of the pool's file with content at or after byte *at and before end, in whole
  * pages; false if there is none. Memory that was reserved and never written counts as hole.

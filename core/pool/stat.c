@@ -60,6 +60,13 @@ int morsel_pool_stat(struct morsel_pool *pool, struct morsel_pool_stat *out)
 	stat.bytes_max = (pool->super.frames_max - data) * MRS_PAGE_BYTES;
 	stat.bytes_resident = mrs_pool_resident(pool) * MRS_PAGE_BYTES;
 	stat.bytes_budget = mrs_load_relaxed(&state->budget_frames) * MRS_PAGE_BYTES;
+	if (mrs_pool_watermarks(pool, &stat.bytes_low, &stat.bytes_high)) {
+		stat.bytes_low *= MRS_PAGE_BYTES;
+		stat.bytes_high *= MRS_PAGE_BYTES;
+	} else {
+		stat.bytes_low = stat.bytes_high = 0;
+	}
+	stat.bytes_compressed = mrs_load_relaxed(&state->compressed) * MRS_PAGE_BYTES;
 	stat.bytes_free = (mrs_min(frames.free, end) + (end - online)) * MRS_PAGE_BYTES;
 	stat.bytes_huge_free = frames.huge_free * MRS_HUGE_BYTES + (end - online) * MRS_PAGE_BYTES;
 	stat.bytes_metadata = metadata_bytes(pool, stat.slots_used);

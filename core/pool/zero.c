@@ -135,11 +135,10 @@ static void put_back(struct mrs_txn *txn, uint64_t frame)
 
 static uint64_t upper_watermark(struct morsel_pool *pool)
 {
-	struct mrs_state *state = mrs_pool_state(pool);
-	uint64_t budget = mrs_load_acquire(&state->budget_frames);
-	uint64_t high = mrs_load_acquire(&state->budget_high);
+	uint64_t low, high;
 
-	return !budget ? UINT64_MAX : high ? high : budget - budget / 16;
+	mrs_pool_watermarks(pool, &low, &high);
+	return high;
 }
 
 /* The next free huge frame without memory, from where the last search ended; taken. */
@@ -228,7 +227,7 @@ bool mrs_zero_tick(struct morsel_pool *pool)
 {
 	uint64_t wanted = mrs_load_acquire(wanted_word(pool)), high = upper_watermark(pool);
 	uint64_t have = mrs_load_acquire(&mrs_pool_state(pool)->zeroed);
-	uint64_t resident = have || wanted ? mrs_pool_resident(pool) : 0;
+	uint64_t resident = have || wanted ? mrs_pool_charged(pool) : 0;
 
 	if (resident > high)
 		mrs_zero_give_up(pool, resident - high);
@@ -236,7 +235,7 @@ bool mrs_zero_tick(struct morsel_pool *pool)
 		mrs_zero_give_up(pool, have - wanted);
 	for (unsigned i = 0; i < TICK_FILLS; i++) {
 		have = mrs_load_acquire(&mrs_pool_state(pool)->zeroed);
-		if (have + HUGE_FRAMES > wanted || mrs_pool_resident(pool) + HUGE_FRAMES > high)
+		if (have + HUGE_FRAMES > wanted || mrs_pool_charged(pool) + HUGE_FRAMES > high)
 			return false;
 		if (!fill_one(pool))
 			return false;

@@ -25,13 +25,22 @@ static int choose_codec(struct morsel_pool *pool, struct mrs_swap_record *record
 						      : MRS_CODEC_LZ4);
 }
 
+/* A quarter of the budget, or of the pool that has none. */
+static uint64_t default_bytes(struct morsel_pool *pool)
+{
+	uint64_t frames = mrs_load_acquire(&mrs_pool_state(pool)->budget_frames);
+
+	if (!frames)
+		frames = mrs_pool_frames_end(pool) - mrs_pool_super(pool)->frame_data;
+	return mrs_max(frames * MRS_PAGE_BYTES / 4, mrs_slab_bytes());
+}
+
 static int plan(struct morsel_pool *pool, struct mrs_swap_record *record, uint64_t *map_bytes)
 {
 	uint64_t bytes = record->slots * MRS_PAGE_BYTES;
 
 	if (!bytes)
-		bytes = (mrs_pool_frames_end(pool) - mrs_pool_super(pool)->frame_data) *
-			MRS_PAGE_BYTES / 4;
+		bytes = default_bytes(pool);
 	record->slots = mrs_slabs_of_bytes(bytes);
 	if (!record->slots)
 		return mrs_fail(-EINVAL, "compressed memory of %llu bytes is less than one slab",

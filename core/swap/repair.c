@@ -131,6 +131,17 @@ static void repair_slots(struct mrs_swap_target *target, struct mrs_txn *txn, un
 	free(slots.own);
 }
 
+static uint64_t compressed_frames(struct morsel_pool *pool)
+{
+	struct mrs_swap_target target;
+	uint64_t frames = 0;
+
+	for (unsigned i = 0; i < MRS_SWAP_TARGETS; i++)
+		if (mrs_swap_target(pool, i, &target))
+			frames += mrs_load_relaxed(&target.record->frames);
+	return frames;
+}
+
 void mrs_swap_repair(struct morsel_pool *pool, unsigned slot)
 {
 	struct mrs_txn txn = {
@@ -151,6 +162,7 @@ void mrs_swap_repair(struct morsel_pool *pool, unsigned slot)
 		else if (target.map)
 			repair_slots(&target, &txn, slot);
 	}
+	mrs_store_release(&mrs_pool_state(pool)->compressed, compressed_frames(pool));
 }
 
 /* ---- the check ---- */
@@ -234,6 +246,10 @@ int mrs_swap_validate(struct morsel_pool *pool, morsel_report_fn report, void *c
 		else if (target.map)
 			mrs_swap_ops_of(target.record->kind)->each(&target, count_taken, &v);
 	}
+	if (mrs_load_acquire(&mrs_pool_state(pool)->compressed) != compressed_frames(pool))
+		finding(&v, "%llu frames are counted as compressed memory, the targets have %llu",
+			(unsigned long long)mrs_load_acquire(&mrs_pool_state(pool)->compressed),
+			(unsigned long long)compressed_frames(pool));
 	mrs_prop_each(pool, check_named, &v);
 	if (v.taken > v.named)
 		finding(&v,

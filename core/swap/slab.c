@@ -205,6 +205,13 @@ static bool find_partial(struct mrs_swap_target *target, unsigned class, uint64_
 	return false;
 }
 
+/* Of the target, and beside the budget of the pool. */
+static void count_frames(struct mrs_swap_target *target, int64_t frames)
+{
+	mrs_swap_count(&target->record->frames, frames);
+	mrs_swap_count(&mrs_pool_state(target->pool)->compressed, frames);
+}
+
 static void give_back_pending(struct mrs_swap_target *target, struct mrs_txn *txn, uint64_t frame)
 {
 	mrs_txn_put_begin(txn, SLAB_ORDER, frame);
@@ -235,7 +242,7 @@ static bool link_slab(struct mrs_swap_target *target, struct mrs_txn *txn, uint6
 		MRS_PROBE("swap.slab.linked");
 		mrs_txn_settle(txn);
 		note_class(target, class, objects_of(class) - 1);
-		mrs_swap_count(&target->record->frames, 1 << SLAB_ORDER);
+		count_frames(target, 1 << SLAB_ORDER);
 		mrs_store_relaxed(&target->record->hint, at + 1);
 		mrs_store_relaxed(&target->record->hint_of_class[class], at);
 		*index = at;
@@ -370,7 +377,7 @@ static void give_back(struct mrs_swap_target *target, struct mrs_txn *txn, uint6
 	mrs_txn_put_begin(txn, SLAB_ORDER, frame);
 	mrs_store_release(place, 0);
 	MRS_PROBE("swap.slab.unlinked");
-	mrs_swap_count(&target->record->frames, -(1 << SLAB_ORDER));
+	count_frames(target, -(1 << SLAB_ORDER));
 	mrs_pool_unback(target->pool, frame, 1ull << SLAB_ORDER);
 	mrs_txn_put_end(txn);
 }

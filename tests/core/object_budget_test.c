@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <morsel/observe.h>
 #include <morsel/swap.h>
 
 #include "object/evict.h"
@@ -214,6 +215,142 @@ static void test_no_target(void **state)
 	budget_pool_end(pool);
 }
 
+/* ---- watermarks ---- */
+
+static void assert_watermarks(struct morsel_pool *pool, uint64_t low, uint64_t high)
+{
+	struct morsel_pool_stat stat = {.size = sizeof(stat)};
+	struct morsel_counters counters = {.size = sizeof(counters)};
+
+	assert_ok(morsel_pool_stat(pool, &stat));
+	assert_int_equal(stat.bytes_low, low);
+	assert_int_equal(stat.bytes_high, high);
+	assert_ok(morsel_pool_counters(pool, &counters));
+	assert_int_equal(counters.budget_low, low);
+	assert_int_equal(counters.budget_high, high);
+}
+
+static void test_watermark_bounds(void **state)
+{
+	struct morsel_pool *pool = budget_pool(64 * MIB, 0);
+
+	assert_watermarks(pool, 0, 0);
+	assert_fails(morsel_pool_set_watermarks(pool, MIB, 2 * MIB), -EINVAL, "there is none");
+	assert_ok(morsel_pool_set_watermarks(pool, 0, 0));
+	assert_ok(morsel_pool_set_budget(pool, 32 * MIB));
+	assert_watermarks(pool, 28 * MIB, 30 * MIB);
+	assert_fails(morsel_pool_set_watermarks(pool, 0, 33 * MIB), -EINVAL,
+		     "33.00 MiB is more than the budget of 32.00 MiB");
+	assert_fails(morsel_pool_set_watermarks(pool, 20 * MIB, 20 * MIB), -EINVAL, "not below");
+	assert_fails(morsel_pool_set_watermarks(pool, 31 * MIB, 0), -EINVAL,
+		     "not below the upper one of 30.00 MiB");
+	assert_fails(morsel_pool_set_watermarks(pool, 1, 0), -EINVAL, "less than a page");
+	assert_watermarks(pool, 28 * MIB, 30 * MIB);
+	assert_ok(morsel_pool_set_watermarks(pool, 0, 20 * MIB));
+	assert_watermarks(pool, 20 * MIB, 20 * MIB);
+	assert_ok(morsel_pool_set_watermarks(pool, 20 * MIB, 32 * MIB));
+	assert_watermarks(pool, 20 * MIB, 32 * MIB);
+	/* A new budget is not what they were meant for. */
+	assert_ok(morsel_pool_set_budget(pool, 16 * MIB));
+	assert_watermarks(pool, 14 * MIB, 15 * MIB);
+	assert_ok(morsel_pool_set_budget(pool, 0));
+	assert_watermarks(pool, 0, 0);
+	budget_pool_end(pool);
+}
+
+static void test_watermarks_at_creation(void **state)
+{
+	struct morsel_pool_opts opts = {.size = sizeof(opts),
+					.flags = MORSEL_POOL_CREATE,
+					.bytes = 64 * MIB,
+					.budget_low_bytes = 8 * MIB,
+					.budget_high_bytes = 16 * MIB};
+	struct morsel_pool *pool;
+
+	assert_fails(morsel_pool_open(NULL, &opts, &pool), -EINVAL, "there is none");
+	opts.budget_bytes = 12 * MIB;
+	assert_fails(morsel_pool_open(NULL, &opts, &pool), -EINVAL, "more than the budget");
+	opts.budget_bytes = 32 * MIB;
+	assert_ok(morsel_pool_open(NULL, &opts, &pool));
+	assert_watermarks(pool, 8 * MIB, 16 * MIB);
+	assert_ok(morsel_pool_close(pool));
+}
+
+/* Nobody asks for room: the evictor works between the watermarks all the same. */
+static void test_watermarks_are_kept(void **state)
+{
+	struct morsel_pool *pool = budget_pool(64 * MIB, 32 * MIB);
+	struct morsel *morsel =
+		object_create(pool, "m", 16 * MIB, MORSEL_EVICTABLE, MORSEL_PAGES_4K);
+	struct morsel_view *view = map(morsel);
+
+	fill(view, 1, 16 * MIB);
+	assert_ok(morsel_pool_set_budget(pool, 32 * MIB));
+	usleep(300000);
+	assert_int_equal(counted(pool, MRS_COUNT_PAGES_OUT), 0);
+	assert_ok(morsel_pool_set_watermarks(pool, 6 * MIB, 10 * MIB));
+	/* What saving needs is counted too, when it is over. */
+	await_resident(pool, 6 * MIB + MIB / 2);
+	assert_true(resident(pool) > 5 * MIB);
+	assert_int_equal(differs(view, 1, 16 * MIB), UINT64_MAX);
+	assert_ok(morsel_pool_set_budget(pool, 0));
+	morsel_view_destroy(view);
+	assert_ok(morsel_close(morsel));
+	budget_pool_end(pool);
+}
+
+/* ---- compressed memory ---- */
+
+/* Three quarters of each page are the same in all of them. */
+static void fill_softly(void *memory, uint64_t seed, uint64_t bytes)
+{
+	uint64_t *at = memory;
+
+	for (uint64_t i = 0; i < bytes; i += 8)
+		at[i / 8] = i / 8 % 4 ? i % 4096 : object_word(seed, i);
+}
+
+/* It has a limit of its own: what goes into it leaves the budget by its whole size. */
+static void test_compressed_is_beside(void **state)
+{
+	struct morsel_pool *pool = budget_pool(128 * MIB, 0);
+	struct morsel_swap_opts swap = {.size = sizeof(swap), .bytes = 24 * MIB};
+	struct morsel_pool_stat stat = {.size = sizeof(stat)};
+	struct morsel *morsel;
+	struct morsel_view *view;
+	struct morsel_grant grant;
+
+	if (morsel_swap_add(pool, &swap, NULL) == -EOPNOTSUPP) {
+		budget_pool_end(pool);
+		skip();
+	}
+	morsel =
+		object_create(pool, "m", 32 * MIB, MORSEL_EVICTABLE | MORSEL_LAZY, MORSEL_PAGES_4K);
+	view = map(morsel);
+	assert_ok(morsel_pool_set_budget(pool, 16 * MIB));
+	for (uint64_t at = 0; at < 32 * MIB; at += MIB) {
+		assert_ok(morsel_acquire(view, at, MIB, MORSEL_WRITE, &grant));
+		fill_softly(grant.addr, at, MIB);
+		morsel_release(&grant);
+	}
+	assert_ok(morsel_pool_stat(pool, &stat));
+	assert_in_range(stat.bytes_compressed, 4 * MIB, 24 * MIB);
+	assert_int_equal(stat.bytes_resident, resident(pool));
+	assert_true(stat.bytes_resident > 16 * MIB);
+	assert_int_equal(mrs_pool_charged(pool) * 4096,
+			 stat.bytes_resident - stat.bytes_compressed);
+	for (uint64_t at = 0; at < 32 * MIB; at += MIB)
+		for (uint64_t i = 0; i < MIB; i += 32)
+			if (((uint64_t *)morsel_addr(view))[(at + i) / 8] != object_word(at, i))
+				fail_msg("byte %llu differs", (unsigned long long)(at + i));
+	morsel_view_destroy(view);
+	assert_ok(morsel_unlink(pool, "m"));
+	assert_ok(morsel_close(morsel));
+	assert_ok(morsel_pool_stat(pool, &stat));
+	assert_in_range(stat.bytes_compressed, 0, MIB);
+	budget_pool_end(pool);
+}
+
 /* ---- several processes, and a morsel that is larger than the budget ---- */
 
 #define LARGE	  (24 * MIB)
@@ -384,9 +521,16 @@ static int child_main(char **argv)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_falls),	  cmocka_unit_test(test_stays),
-		cmocka_unit_test(test_room),	  cmocka_unit_test(test_import),
-		cmocka_unit_test(test_no_target), cmocka_unit_test(test_processes),
+		cmocka_unit_test(test_falls),
+		cmocka_unit_test(test_stays),
+		cmocka_unit_test(test_room),
+		cmocka_unit_test(test_import),
+		cmocka_unit_test(test_no_target),
+		cmocka_unit_test(test_processes),
+		cmocka_unit_test(test_watermark_bounds),
+		cmocka_unit_test(test_watermarks_at_creation),
+		cmocka_unit_test(test_watermarks_are_kept),
+		cmocka_unit_test(test_compressed_is_beside),
 	};
 
 	if (argc == 5 && !strcmp(argv[1], "--child"))

@@ -120,6 +120,12 @@ static int act_pool_set_budget(struct bench *b)
 	return scenario_done(morsel_pool_set_budget(b->pool, 100 * MIB));
 }
 
+static int act_pool_set_watermarks(struct bench *b)
+{
+	morsel_pool_set_budget(b->pool, 100 * MIB);
+	return scenario_done(morsel_pool_set_watermarks(b->pool, 80 * MIB, 90 * MIB));
+}
+
 static int act_pool_stat(struct bench *b)
 {
 	struct morsel_pool_stat stat = {.size = sizeof(stat)};
@@ -435,6 +441,7 @@ static const struct scenario scenarios[] = {
 	{"morsel_pool_destroy", act_pool_destroy},
 	{"morsel_pool_grow", act_pool_grow},
 	{"morsel_pool_set_budget", act_pool_set_budget},
+	{"morsel_pool_set_watermarks", act_pool_set_watermarks},
 	{"morsel_pool_stat", act_pool_stat},
 	{"morsel_pool_check", act_pool_check},
 	{"morsel_pool_reap", act_pool_reap},

@@ -279,11 +279,11 @@ static int make_ours(const struct bench_opts *opts, const struct swap_case *whic
 		.size = sizeof(pool_opts),
 		.flags = MORSEL_POOL_CREATE,
 		.bytes = 4 * opts->bytes,
-		/* Compressed pages count; zram's are not in the cgroup. */
-		.budget_bytes = opts->bytes / 2 + (which->compressible ? opts->bytes / 6 : 0)};
+		/* Compressed pages are beside it, as zram's are not in the cgroup. */
+		.budget_bytes = opts->bytes / 2};
 	struct morsel_swap_opts swap_opts = {.size = sizeof(swap_opts),
 					     .path = which->compressible ? NULL : file,
-					     .bytes = which->compressible ? 0 : 2 * opts->bytes};
+					     .bytes = 2 * opts->bytes};
 	struct morsel_opts morsel_opts = {.size = sizeof(morsel_opts),
 					  .flags = MORSEL_CREATE | MORSEL_EVICTABLE | MORSEL_LAZY,
 					  .pages = MORSEL_PAGES_4K,

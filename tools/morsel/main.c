@@ -26,7 +26,7 @@ static const struct command commands[] = {
 	 POOL | PRINTS, 0, 0, pool_check},
 	{"pool destroy", "", "Remove a pool that nobody has attached.", POOL, 0, 0, pool_destroy},
 	{"pool grow", "SIZE", "Add SIZE (a multiple of 64M) to a pool.", POOL, 1, 1, pool_grow},
-	{"pool budget", "SIZE|none", "Limit how much memory a pool may hold.", POOL, 1, 1,
+	{"pool budget", "SIZE|none|same", "Limit how much memory a pool may hold.", POOL, 1, 1,
 	 pool_budget},
 	{"pool compact", "", "Gain huge frames by moving pages.", POOL | PRINTS, 0, 0, pool_compact},
 	{"pool reap", "", "Clean up after processes that died.", POOL | PRINTS, 0, 0, pool_reap},

@@ -112,6 +112,10 @@ static void print_gauges(const struct metrics *m, const struct morsel_counters *
 {
 	gauge(m, "resident_bytes", "bytes", now->bytes_resident, "Memory behind the pool.");
 	gauge(m, "budget_bytes", "bytes", stat->bytes_budget, "Most that may be, 0 no budget.");
+	gauge(m, "budget_low_bytes", "bytes", stat->bytes_low, "Evicting stops here.");
+	gauge(m, "budget_high_bytes", "bytes", stat->bytes_high, "Evicting begins here.");
+	gauge(m, "compressed_bytes", "bytes", stat->bytes_compressed,
+	      "Of the resident, memory that holds compressed pages.");
 	gauge(m, "evicted_bytes", "bytes", now->bytes_evicted, "Content on swap targets.");
 	gauge(m, "quarantine_bytes", "bytes", now->bytes_quarantine,
 	      "Frames that wait until nobody can reach them.");

@@ -4,12 +4,12 @@
 # compares the two). Names of morsels are asked from the pool that the line names.
 
 declare -gA _morsel_options=(
-	["pool create"]="--size --max --budget --kind --mode --group --node --no-huge --pool --help"
+	["pool create"]="--size --max --budget --low --high --kind --mode --group --node --no-huge --pool --help"
 	["pool info"]="--pool --json --bytes --help"
 	["pool check"]="--pool --json --help"
 	["pool destroy"]="--force --pool --help"
 	["pool grow"]="--node --pool --help"
-	["pool budget"]="--pool --help"
+	["pool budget"]="--low --high --pool --help"
 	["pool compact"]="--pool --json --huge --moves --every --help"
 	["pool reap"]="--pool --json --help"
 	["create"]="--lazy --evictable --contiguous --scattered --pages --pool --help"
@@ -111,7 +111,7 @@ _morsel()
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return
 		;;
-	--size | --max | --budget | --mode | --node | --offset | --length | --align | --range | --delay | \
+	--size | --max | --budget | --low | --high | --mode | --node | --offset | --length | --align | --range | --delay | \
 		--count | --in-flight | \
 		--name | -n)
 		return

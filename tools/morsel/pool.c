@@ -104,6 +104,10 @@ static int read_creation(const struct command *self, int argc, char **argv, stru
 		 "up to what it can grow, default 1T"},
 		{0, "budget", "SIZE", OPTION_SIZE, &c->opts.budget_bytes,
 		 "most memory that it may hold, default no limit"},
+		{0, "low", "SIZE", OPTION_SIZE, &c->opts.budget_low_bytes,
+		 "where evicting ahead of need stops, default 7/8 of the budget"},
+		{0, "high", "SIZE", OPTION_SIZE, &c->opts.budget_high_bytes,
+		 "where it begins, default 15/16 of the budget"},
 		{0, "kind", "auto|memfd|tmpfs|hugetlb|file", OPTION_CHOICE, &c->opts.kind,
 		 "fail unless the path is on such a file system"},
 		{0, "mode", "MODE", OPTION_MODE, &c->opts.mode, "mode of the file, default 0600"},
@@ -170,6 +174,9 @@ static void info_json(const struct args *args, const struct morsel_pool_stat *st
 	json_u64(&json, "bytes_max", stat->bytes_max);
 	json_u64(&json, "bytes_resident", stat->bytes_resident);
 	json_u64(&json, "bytes_budget", stat->bytes_budget);
+	json_u64(&json, "bytes_low", stat->bytes_low);
+	json_u64(&json, "bytes_high", stat->bytes_high);
+	json_u64(&json, "bytes_compressed", stat->bytes_compressed);
 	json_u64(&json, "bytes_free", stat->bytes_free);
 	json_u64(&json, "bytes_huge_free", stat->bytes_huge_free);
 	json_u64(&json, "bytes_metadata", stat->bytes_metadata);
@@ -209,11 +216,17 @@ static void info_table(const struct args *args, const struct morsel_pool_stat *s
 	info_size(&table, "can grow to", stat->bytes_max, args->exact);
 	info_count(&table, "extents", stat->extents);
 	info_size(&table, "resident", stat->bytes_resident, args->exact);
+	if (stat->bytes_compressed)
+		info_size(&table, "of it compressed", stat->bytes_compressed, args->exact);
 	table_add(&table, "budget");
 	if (stat->bytes_budget)
 		table_add_size(&table, stat->bytes_budget, args->exact);
 	else
 		table_add(&table, "none");
+	if (stat->bytes_budget) {
+		info_size(&table, "evicts above", stat->bytes_high, args->exact);
+		info_size(&table, "evicts down to", stat->bytes_low, args->exact);
+	}
 	info_size(&table, "free", stat->bytes_free, args->exact);
 	info_size(&table, "free in 2 MiB", stat->bytes_huge_free, args->exact);
 	info_size(&table, "metadata", stat->bytes_metadata, args->exact);
@@ -345,23 +358,41 @@ int pool_grow(const struct command *self, int argc, char **argv)
 	return on_pool(self, &args, 0, grow, &growth);
 }
 
+struct budget {
+	bool given;
+	uint64_t bytes, low, high;
+};
+
 static int set_budget(struct morsel_pool *pool, void *ctx)
 {
-	return morsel_pool_set_budget(pool, *(const uint64_t *)ctx);
+	const struct budget *budget = ctx;
+	int rc = budget->given ? morsel_pool_set_budget(pool, budget->bytes) : 0;
+
+	if (rc || (budget->given && !budget->low && !budget->high))
+		return rc;
+	return morsel_pool_set_watermarks(pool, budget->low, budget->high);
 }
 
 int pool_budget(const struct command *self, int argc, char **argv)
 {
+	struct budget budget = {0};
+	const struct option_spec options[] = {
+		{0, "low", "SIZE", OPTION_SIZE, &budget.low,
+		 "where evicting ahead of need stops, default 7/8 of the budget"},
+		{0, "high", "SIZE", OPTION_SIZE, &budget.high,
+		 "where it begins, default 15/16 of the budget"},
+	};
 	struct args args;
-	uint64_t bytes = 0;
 	const char *why;
-	int code = args_read(self, NULL, 0, argc, argv, &args);
+	int code = args_read(self, options, array_length(options), argc, argv, &args);
 
 	if (code != ARGS_RUN)
 		return code;
-	if (strcmp(args.operand[0], "none") && parse_size(args.operand[0], &bytes, &why))
+	budget.given = strcmp(args.operand[0], "same");
+	if (budget.given && strcmp(args.operand[0], "none") &&
+	    parse_size(args.operand[0], &budget.bytes, &why))
 		return complain_usage(self, "'%s': %s", args.operand[0], why);
-	return on_pool(self, &args, 0, set_budget, &bytes);
+	return on_pool(self, &args, 0, set_budget, &budget);
 }
 
 static void print_reaped(const struct args *args, uint64_t reaped)

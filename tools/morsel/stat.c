@@ -64,6 +64,9 @@ static void print_json(const struct args *args, const struct usage *usage)
 	json_u64(&json, "bytes_metadata", usage->pool.bytes_metadata);
 	json_u64(&json, "bytes_resident", usage->pool.bytes_resident);
 	json_u64(&json, "bytes_budget", usage->pool.bytes_budget);
+	json_u64(&json, "bytes_low", usage->pool.bytes_low);
+	json_u64(&json, "bytes_high", usage->pool.bytes_high);
+	json_u64(&json, "bytes_compressed", usage->pool.bytes_compressed);
 	json_u64(&json, "store_bytes_free", usage->store_free);
 	json_u64(&json, "slots", usage->pool.slots);
 	json_u64(&json, "slots_used", usage->pool.slots_used);
@@ -136,8 +139,13 @@ static void print_table(const struct args *args, const struct usage *usage)
 	row(&table, "  free", pool->bytes_free, pool->bytes, args->exact);
 	row(&table, "  free in 2 MiB", pool->bytes_huge_free, pool->bytes, args->exact);
 	row(&table, "memory", pool->bytes_resident, 0, args->exact);
-	if (pool->bytes_budget)
+	if (pool->bytes_compressed)
+		row(&table, "  compressed pages", pool->bytes_compressed, 0, args->exact);
+	if (pool->bytes_budget) {
 		row(&table, "  budget", pool->bytes_budget, 0, args->exact);
+		row(&table, "  evicts above", pool->bytes_high, 0, args->exact);
+		row(&table, "  evicts down to", pool->bytes_low, 0, args->exact);
+	}
 	if (usage->counters.bytes_evicted)
 		row(&table, "  evicted", usage->counters.bytes_evicted, 0, args->exact);
 	if (usage->counters.bytes_quarantine)

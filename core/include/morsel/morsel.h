@@ -108,11 +108,13 @@ struct morsel_pool_opts {
 	uint32_t kind;		 /* enum morsel_pool_kind; to be sure, not to choose */
 	uint64_t bytes;		 /* create: size of the number space; default 1 GiB. Sparse: costs nothing */
 	uint64_t bytes_max;	 /* create: up to what morsel_pool_grow() can grow it; default 1 TiB */
-	uint64_t budget_bytes;	 /* create: most memory that may be resident; default no budget */
+	uint64_t budget_bytes;	 /* create: as of morsel_pool_set_budget(); default no budget */
 	uint32_t mode;		 /* create: file mode, default 0600 */
 	uint32_t gid_plus_1;	 /* create: group of the file plus 1; 0 leaves it */
 	uint32_t node_plus_1;	 /* create: NUMA node of the first extent plus 1; 0 no preference */
 	uint32_t faults;	 /* enum morsel_faults: who serves this handle's faults */
+	uint64_t budget_low_bytes; /* create: as of morsel_pool_set_watermarks() */
+	uint64_t budget_high_bytes;
 };
 
 /*
@@ -149,8 +151,20 @@ MORSEL_API int morsel_pool_destroy(const char *path, int force);
 /* Adds an extent of bytes (a multiple of 64 MiB) at the end; node_plus_1 as at creation. */
 MORSEL_API int morsel_pool_grow(struct morsel_pool *pool, uint64_t bytes, uint32_t node_plus_1);
 
-/* Most bytes that may be resident; 0 lifts the budget. -EBUSY if more are resident now. */
+/*
+ * Most bytes that may be resident, beside compressed memory, which has a limit of its own
+ * (<morsel/swap.h>); 0 lifts the budget. Watermarks go back to their defaults. -EBUSY if more are
+ * resident now and cannot be evicted: the words say why.
+ */
 MORSEL_API int morsel_pool_set_budget(struct morsel_pool *pool, uint64_t bytes);
+
+/*
+ * Where more than high bytes are resident, evictable pages go ahead of need, until less than low are.
+ * 0 is the default: 15/16 of the budget, and 7/8. A wide gap makes fewer and larger batches; a high
+ * near the budget keeps more resident, and makes who needs memory wait more often. -EINVAL unless
+ * low < high <= budget.
+ */
+MORSEL_API int morsel_pool_set_watermarks(struct morsel_pool *pool, uint64_t low, uint64_t high);
 
 struct morsel_pool_stat {
 	size_t size;		 /* the caller's sizeof(struct morsel_pool_stat) */
@@ -168,6 +182,9 @@ struct morsel_pool_stat {
 	uint32_t slots_used;
 	uint64_t reaped;	 /* dead processes cleaned up since creation */
 	uint8_t uuid[16];
+	uint64_t bytes_low;	 /* watermarks in force; 0: no budget */
+	uint64_t bytes_high;
+	uint64_t bytes_compressed; /* of what is resident: compressed memory, beside the budget */
 };
 MORSEL_API int morsel_pool_stat(struct morsel_pool *pool, struct morsel_pool_stat *stat);
 
@@ -415,6 +432,7 @@ MORSEL_API void morsel_release(struct morsel_grant *grant);
 }
 #endif
 
+#include <morsel/carrier.h>
 #include <morsel/clone.h>
 #include <morsel/compact.h>
 #include <morsel/dump.h>

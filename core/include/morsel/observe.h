@@ -59,7 +59,7 @@ struct morsel_counters {
 	uint64_t bytes_evicted; /* of all morsels that are evictable or cloned */
 	uint64_t bytes_quarantine;
 	uint64_t bytes_zeroed; /* zeroed beforehand and not used yet */
-	uint64_t budget_low;   /* bytes: between these two the evictor works; 0 by default */
+	uint64_t budget_low;   /* bytes: watermarks in force; 0 where there is no budget */
 	uint64_t budget_high;
 	uint32_t pager_pid;    /* 0: nobody is pager */
 	uint32_t swap_targets; /* 1 if the pool has any */

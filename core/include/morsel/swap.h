@@ -26,7 +26,11 @@ extern "C" {
 
 enum morsel_swap_kind {
 	MORSEL_SWAP_FILE = 1, /* a file or block device */
-	MORSEL_SWAP_MEMORY,   /* compressed, in frames of the pool: they count against its budget */
+	/*
+	 * Compressed, in frames of the pool. They are resident, but beside the budget: bytes of the
+	 * options bound them. So a pool takes no more memory than its budget and those bytes.
+	 */
+	MORSEL_SWAP_MEMORY,
 };
 
 enum morsel_swap_compression {
@@ -50,8 +54,11 @@ enum morsel_swap_flags {
 struct morsel_swap_opts {
 	size_t size;	  /* sizeof(struct morsel_swap_opts) */
 	const char *path; /* of the file or block device; NULL: compressed memory */
-	uint64_t bytes; /* at most so much; 0: all of a device or existing file, or a quarter of the
-			   pool */
+	/*
+	 * At most so much; 0: all of a device or existing file; of compressed memory a quarter of the
+	 * budget, or of the pool where it has none.
+	 */
+	uint64_t bytes;
 	int32_t priority;     /* higher is filled first; 0 to 32767, -1 ... for last resort */
 	uint32_t compression; /* enum morsel_swap_compression; memory only */
 	uint32_t flags;	      /* enum morsel_swap_flags */
