@@ -53,6 +53,15 @@ static int trim_ends(struct piece *piece)
 	return rc;
 }
 
+static void await_clone(struct morsel *morsel)
+{
+	struct mrs_cell_coherence *coherence = mrs_morsel_coherence(morsel);
+	uint64_t by = coherence ? mrs_load_acquire(&coherence->frozen) : 0;
+
+	if (by)
+		mrs_pool_wait_word(morsel->pool, &coherence->frozen, by);
+}
+
 static int discard_leaves(const struct piece *piece)
 {
 	struct mrs_evict_job job = {.morsel = piece->morsel,
@@ -63,6 +72,7 @@ static int discard_leaves(const struct piece *piece)
 	int rc = -EAGAIN;
 
 	for (unsigned i = 0; rc == -EAGAIN && i < TRIES; i++) {
+		await_clone(piece->morsel);
 		rc = mrs_share_is_family(piece->morsel)
 			     ? mrs_share_break(piece->morsel, piece->page, job.pages)
 			     : 0;

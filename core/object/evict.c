@@ -589,8 +589,10 @@ static bool look_around(struct evict *e)
 	e->epoch = mrs_load_acquire(&e->coherence->epoch);
 	MRS_PROBE("evict.looked");
 	rc = stop_devices(e);
-	/* Zeros are for this morsel alone; a clone has come in between. */
-	if (!rc && e->job->discard && mrs_share_is_shared(e->job->morsel, e->batch.page))
+	/* Zeros are for this morsel alone; a clone has come in between, or is being made. */
+	if (!rc && e->job->discard &&
+	    (mrs_load_acquire(&e->coherence->frozen) ||
+	     mrs_share_is_shared(e->job->morsel, e->batch.page)))
 		rc = mrs_fail(-EAGAIN, "the morsel is being cloned: try again");
 	if (rc)
 		note_failure(e, rc);

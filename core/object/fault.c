@@ -173,15 +173,15 @@ static int await_thaw(const struct touch *t, uint64_t by)
 {
 	struct mrs_cell_coherence *coherence = mrs_morsel_coherence(t->morsel);
 
-	if (!t->try && coherence)
+	if (!t->try && by)
 		mrs_pool_wait_word(t->morsel->pool, &coherence->frozen, by);
 	return -EAGAIN;
 }
 
-static bool is_shared(const struct touch *t, const struct mrs_retarget *batch, uint64_t entry)
+/* After frozen_by() and under the lock: retarget.c, 5. */
+static bool is_shared(const struct touch *t)
 {
-	return (batch->shared || entry & MRS_ENTRY_SHARED) &&
-	       mrs_share_is_shared(t->morsel, t->page);
+	return mrs_share_is_any(t->morsel->pool) && mrs_share_is_shared(t->morsel, t->page);
 }
 
 /* The part of a leaf that the window shows becomes writable; it is DIRTY, and locked. */
@@ -238,9 +238,21 @@ static int find_or_zero(const struct touch *t, struct mrs_retarget *batch, bool 
 	return rc == -ESTALE ? 0 : mrs_min(rc, 0);
 }
 
+/* A view that may write maps the frame without a mark: when nobody else has it, or is getting it.
+ */
+static int map_anew(const struct touch *t, struct mrs_retarget *batch, unsigned i)
+{
+	if (t->window->writable && frozen_by(t))
+		return -EAGAIN;
+	if (t->window->writable && is_shared(t))
+		return -EBUSY;
+	return mrs_window_map(batch, t->window, i);
+}
+
 /*
  * The mapping is older than a move of some page, perhaps of this one. -EAGAIN: the page has memory
- * now, and its leaf has to be locked anew; -EBUSY: it has to be broken off first.
+ * now, and its leaf has to be locked anew, or a clone is being made; -EBUSY: it has to be broken
+ * off first.
  */
 static int serve_stale(const struct touch *t, struct mrs_retarget *batch)
 {
@@ -250,9 +262,7 @@ static int serve_stale(const struct touch *t, struct mrs_retarget *batch)
 	int rc;
 
 	if (mrs_entry_state(entry) == MRS_ENTRY_MAPPED)
-		return t->window->writable && is_shared(t, batch, entry)
-			       ? -EBUSY
-			       : mrs_window_map(batch, t->window, i);
+		return map_anew(t, batch, i);
 	if (mrs_entry_state(entry) != MRS_ENTRY_EVICTED)
 		return -EIO;
 	rc = mrs_window_beside(batch, t->window, t->page,
@@ -266,7 +276,7 @@ static int serve_stale(const struct touch *t, struct mrs_retarget *batch)
 static int serve_missing(const struct touch *t, struct mrs_retarget *batch)
 {
 	uint64_t entry = batch->before[leaf_of(batch, t->page)];
-	bool writable = t->write && !frozen_by(t) && !is_shared(t, batch, entry);
+	bool writable = t->write && !frozen_by(t) && !is_shared(t);
 
 	if (mrs_window_is_stale(t->morsel, t->window))
 		return serve_stale(t, batch);
@@ -328,6 +338,8 @@ static int missing(struct touch *t)
 	end(&batch);
 	if (rc == -EBUSY)
 		return break_off(t);
+	if (rc == -EAGAIN)
+		return await_thaw(t, frozen_by(t));
 	/* It may have become poisoned while it was brought back. */
 	if (!rc)
 		rc = page_state(t, &shared);
@@ -357,7 +369,7 @@ static int protected(struct touch *t)
 		end(&batch);
 		return rc == -EBUSY ? break_off(t) : rc;
 	}
-	if (!frozen && mrs_entry_state(entry) == MRS_ENTRY_MAPPED && !is_shared(t, &batch, entry)) {
+	if (!frozen && mrs_entry_state(entry) == MRS_ENTRY_MAPPED && !is_shared(t)) {
 		mrs_retarget_dirty(&batch, leaf_of(&batch, t->page));
 		rc = lift(t, &batch, leaf_of(&batch, t->page));
 		end(&batch);

@@ -1,7 +1,8 @@
 /*
  * Moving a page: retarget.c's protocol, with these steps between lock and unlock.
  *
- *  1 Look: a pin, a pooled or a device view refuses. Stop the writers in every view.
+ *  1 Look: a clone that is being made (its cut would not hold in views that follow), other owners,
+ * a pin, a pooled or a device view refuses. Stop the writers in every view.
  *
  *  2 Get the new frame (the allocator's record names it), put memory behind it, copy. Claim a cell
  *    of the quarantine for the old number.
@@ -64,6 +65,16 @@ bool mrs_move_is_movable(struct morsel *morsel, uint64_t page, uint64_t *frame)
 }
 
 /* ---- one move ---- */
+
+/* Is the leaf what was to be moved? Frozen first, then shared: retarget.c, 5. */
+static bool is_as_asked(const struct mrs_retarget *batch, uint64_t from)
+{
+	uint64_t entry = batch->before[0];
+
+	return !mrs_load_acquire(&mrs_morsel_coherence(batch->morsel)->frozen) && !batch->level &&
+	       mrs_entry_state(entry) == MRS_ENTRY_MAPPED && mrs_entry_frame(entry) == from &&
+	       !mrs_share_is_shared(batch->morsel, batch->page);
+}
 
 /* Step 1. */
 static int stop(struct morsel *morsel, uint64_t page)
@@ -162,12 +173,11 @@ static void relink(struct mrs_retarget *batch, uint64_t from, uint64_t to)
 int mrs_move_here(struct morsel *morsel, uint64_t page, uint64_t from, uint64_t to)
 {
 	struct mrs_retarget batch;
-	uint64_t now;
 	int rc = mrs_retarget_one(morsel, MRS_RETARGET_MOVE, page, &batch);
 
 	if (rc)
 		return -EAGAIN;
-	rc = mrs_move_is_movable(morsel, page, &now) && now == from ? stop(morsel, page) : -EAGAIN;
+	rc = is_as_asked(&batch, from) ? stop(morsel, page) : -EAGAIN;
 	MRS_PROBE("move.stopped");
 	if (!rc)
 		rc = prepare(&batch, from, to);

@@ -28,7 +28,14 @@
  *  5. Tables. A table that a join replaced is stale entry by entry, each released by its owner. Who
  *     comes late by an old pointer finds the owner's lock or STALE, never an entry that he could
  *     lock. In a subtree that relatives share the way to the leaf is looked at once more after it
- *     was locked: a break may have given this morsel another table.
+ *     was locked: a break may have given this morsel another table. It may have become shared since
+ *     it was found: but a break marks each leaf of a table SHARED before it replaces the table, and
+ *     waits at one that is locked. So a leaf that is locked without the mark is in a table of ours.
+ *
+ *     A clone says frozen, waits for intents that were there, shares, and says that it is over. Who
+ *     makes a page writable reads frozen under the lock first, and then whether the way is SHARED:
+ *     if he was not waited for, he finds one of the two. What was found before the lock proves
+ *     nothing.
  *
  *  6. Writers. A page may be written through a view only if its leaf is DIRTY, or was filled for a
  *     writer, or the view is younger than what was saved (epoch); else it is protected in every
@@ -263,6 +270,7 @@ static void own(struct mrs_retarget *batch, unsigned i, uint64_t entry)
 {
 	batch->locked[i / 64] |= 1ull << i % 64;
 	batch->before[i] = entry;
+	batch->shared |= !!(entry & MRS_ENTRY_SHARED);
 }
 
 static void disown(struct mrs_retarget *batch, unsigned i)
@@ -446,7 +454,7 @@ int mrs_retarget_begin(struct morsel *morsel, enum mrs_retarget_kind kind, uint6
 		aim(batch, &leaf, leafs_until(&leaf, *next));
 		locked = lock_wanted(batch, want, ctx);
 		mrs_full_fence(); /* B */
-		if (batch->count && (!leaf.shared || is_ours_still(batch)))
+		if (batch->count && (!batch->shared || is_ours_still(batch)))
 			break;
 		mrs_retarget_abort(batch);
 	} while (true);
@@ -471,7 +479,7 @@ int mrs_retarget_one(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_
 		if (try_lock(batch, 0, &seen)) {
 			mrs_full_fence(); /* B */
 			MRS_PROBE("retarget.locked");
-			if (!leaf.shared || is_ours_still(batch))
+			if (!batch->shared || is_ours_still(batch))
 				return 0;
 			mrs_retarget_abort(batch);
 			continue;

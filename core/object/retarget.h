@@ -52,7 +52,7 @@ struct mrs_retarget {
 	uint64_t table;	   /* frame of the leaf table */
 	unsigned level;	   /* of the leaves: 0 or 1 */
 	unsigned count;	   /* leaves in the batch: [0, count) */
-	bool shared;	   /* the way there, or leaf 0, is SHARED */
+	bool shared;	   /* the way there was SHARED when it was found, or a locked leaf is */
 	uint64_t locked[8]; /* bit per leaf: ours */
 	uint64_t before[512]; /* the entry of each locked leaf, unlocked */
 };

@@ -22,6 +22,12 @@ bool mrs_share_is_shared(struct morsel *morsel, uint64_t page)
 	return !mrs_table_leaf(&morsel->table, page, &leaf) && leaf.shared;
 }
 
+bool mrs_share_is_any(struct morsel_pool *pool)
+{
+	/* Acquire: pairs with the count that a clone raises before it shares. */
+	return mrs_load_acquire(&mrs_pool_state(pool)->count[MRS_COUNT_CLONES]);
+}
+
 bool mrs_share_has_others(struct morsel_pool *pool, uint64_t frame)
 {
 	struct mrs_prop shares;

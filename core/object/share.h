@@ -31,6 +31,8 @@
 
 /* Is page reached through any SHARED entry (from the root down, the leaf included)? */
 bool mrs_share_is_shared(struct morsel *morsel, uint64_t page);
+/* Has anything in the pool ever been cloned? While not, nothing is SHARED. */
+bool mrs_share_is_any(struct morsel_pool *pool);
 /* Is the frame linked anywhere else? Once no, it stays no, as long as the caller has the record. */
 bool mrs_share_has_others(struct morsel_pool *pool, uint64_t frame);
 /* One link more. -ENOSPC in words, unless mrs_prop_reserve() has seen to it. */

@@ -127,7 +127,7 @@ bool mrs_view_is_shared(struct morsel *morsel, uint64_t page, uint64_t pages);
  * stale page is under way, or not resident: its fault maps it. The view's lock is held.
  *
  * A new mapping of a view that may write has lost the write protection's marks (mmap over it and
- * registering it again drop them, as MADV_DONTNEED does). Beside an evictor that has protected the page,
+ * registering it again drop them). Beside an evictor that has protected the page,
  * or takes it for clean, the next write would be lost. So such a page is mapped anew only under its
  * leaf's lock (tried, never waited for, in the service thread), protected or DIRTY before the lock goes;
  * a view that only reads may be mapped anew at any time.

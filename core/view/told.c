@@ -227,10 +227,11 @@ static int told_drop(struct told *told, struct morsel_view *view)
 	char *at = view->target.addr;
 
 	/*
-	 * Never of a view that may write: dropping takes the write protection's marks along, and an
-	 * evictor that has protected the page, or takes it for clean, would lose the next write.
+	 * Of a file's page the kernel keeps the write protection's mark where the translation was
+	 * (since 5.19, which had the protection of shared memory first): the next write faults as
+	 * before. Only a new mapping is without marks.
 	 */
-	if (!mrs_view_is_cpu(view) || view->target.access & MORSEL_WRITE)
+	if (!mrs_view_is_cpu(view))
 		return 0;
 	if (madvise(at + range.first * MRS_PAGE_BYTES, (range.end - range.first) * MRS_PAGE_BYTES,
 		    MADV_DONTNEED))

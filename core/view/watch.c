@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 
 #include "base/probe.h"
+#include "object/share.h"
 #include "view/cpu.h"
 #include "view/internal.h"
 #include "view/pager.h"
@@ -64,9 +65,7 @@ bool mrs_view_is_shared(struct morsel *morsel, uint64_t page, uint64_t pages)
 	uint64_t end = page + pages;
 	struct mrs_leaf leaf;
 
-	/* Nothing in the pool has ever been cloned: nothing is shared. */
-	if (!mrs_load_acquire(&mrs_pool_state(morsel->pool)->count[MRS_COUNT_CLONES]) ||
-	    !mrs_morsel_coherence(morsel))
+	if (!mrs_share_is_any(morsel->pool) || !mrs_morsel_coherence(morsel))
 		return false;
 	while (page < end) {
 		if (mrs_table_leaf(&morsel->table, page, &leaf))

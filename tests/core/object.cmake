@@ -15,3 +15,8 @@ morsel_test(NAME core_object_fault SOURCES object_fault_test.c object_support.c 
             LABELS unit)
 morsel_test(NAME core_object_evict SOURCES object_evict_test.c object_support.c LABELS unit threads)
 morsel_test(NAME core_object_budget SOURCES object_budget_test.c object_support.c LABELS unit)
+# Stops threads at probes. Not for ThreadSanitizer, as core_object_fault.
+if(MORSEL_PROBES)
+  morsel_test(NAME core_object_edge SOURCES object_edge_test.c object_support.c LABELS unit)
+  target_link_options(core_object_edge PRIVATE -Wl,--wrap=mrs_probe_hit)
+endif()

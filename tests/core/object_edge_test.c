@@ -1,0 +1,376 @@
+/*
+ * Where two protocols meet: a clone is being made while a page moves, is given back or is written;
+ * a view has not followed a move; a letter is late. Threads are stopped at probes, so that each
+ * meeting takes place.
+ */
+#include "core/object_support.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include <morsel/swap.h>
+
+#include "object/evict.h"
+#include "object/move.h"
+#include "object/share.h"
+#include "view/internal.h"
+#include "view/mailbox.h"
+#include "view/pager.h"
+
+#define PAGE	4096u
+#define PAGES	64u
+#define LONG_NS 60000000000ll
+
+/* ---- stopping at probes ---- */
+
+void __real_mrs_probe_hit(const char *name);
+void __wrap_mrs_probe_hit(const char *name);
+
+/* A thread that comes to probe says so, and waits until it may go on; once. */
+struct stop {
+	const char *probe;
+	uint32_t armed, there, go;
+};
+
+static struct stop stops[2];
+
+static void stop_at(unsigned i, const char *probe)
+{
+	stops[i] = (struct stop){.probe = probe};
+	mrs_store_release32(&stops[i].armed, 1);
+}
+
+static void await_stop(unsigned i)
+{
+	while (!mrs_load_acquire32(&stops[i].there))
+		usleep(100);
+}
+
+static void let_go(unsigned i)
+{
+	mrs_store_release32(&stops[i].go, 1);
+}
+
+void __wrap_mrs_probe_hit(const char *name)
+{
+	for (unsigned i = 0; i < mrs_array_length(stops); i++) {
+		uint32_t armed = 1;
+
+		if (!mrs_load_acquire32(&stops[i].armed) || strcmp(stops[i].probe, name) ||
+		    !mrs_cas32(&stops[i].armed, &armed, 0))
+			continue;
+		mrs_store_release32(&stops[i].there, 1);
+		while (!mrs_load_acquire32(&stops[i].go))
+			usleep(100);
+	}
+	__real_mrs_probe_hit(name);
+}
+
+/* ---- a pool, a morsel, views ---- */
+
+struct scene {
+	struct morsel_pool *pool;
+	struct morsel *morsel;
+	struct morsel_view *view;
+	char swap_path[128];
+};
+
+static struct morsel_view *map(struct morsel *morsel, uint32_t kind, uint32_t access)
+{
+	struct morsel_map_opts opts = {.size = sizeof(opts), .access = access, .kind = kind};
+	struct morsel_view *view;
+
+	assert_ok(morsel_map(morsel, &opts, &view));
+	return view;
+}
+
+static volatile uint64_t *word_at(struct morsel_view *view, uint64_t page)
+{
+	return (volatile uint64_t *)((char *)morsel_addr(view) + page * PAGE);
+}
+
+static void put_all(struct morsel_view *view, uint64_t value)
+{
+	for (uint64_t page = 0; page < PAGES; page++)
+		*word_at(view, page) = value + page;
+}
+
+static void expect_all(struct morsel_view *view, uint64_t value)
+{
+	for (uint64_t page = 0; page < PAGES; page++)
+		assert_int_equal(*word_at(view, page), value + page);
+}
+
+static void scene_begin(struct scene *scene)
+{
+	const char *directory = getenv("TMPDIR");
+	struct morsel_swap_opts swap = {.size = sizeof(swap),
+					.path = scene->swap_path,
+					.bytes = 8 * MIB,
+					.flags = MORSEL_SWAP_PLAIN_IO | MORSEL_SWAP_SPARSE};
+
+	snprintf(scene->swap_path, sizeof(scene->swap_path), "%.60s/morsel-test-%d-edge",
+		 directory ? directory : "/tmp", (int)getpid());
+	unlink(scene->swap_path);
+	scene->pool = object_pool(64 * MIB);
+	assert_ok(morsel_swap_add(scene->pool, &swap, NULL));
+	scene->morsel = object_create(scene->pool, "m", PAGES * PAGE,
+				      MORSEL_EVICTABLE | MORSEL_SCATTERED, MORSEL_PAGES_4K);
+	scene->view = map(scene->morsel, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
+	put_all(scene->view, 1000);
+}
+
+static void scene_end(struct scene *scene)
+{
+	morsel_view_destroy(scene->view);
+	assert_ok(morsel_close(scene->morsel));
+	object_pool_end(scene->pool);
+	unlink(scene->swap_path);
+}
+
+static uint64_t entry_of(struct morsel *morsel, uint64_t page)
+{
+	struct mrs_leaf leaf;
+
+	assert_ok(mrs_table_leaf(&morsel->table, page, &leaf));
+	return leaf.entry;
+}
+
+static uint64_t frame_of(struct morsel *morsel, uint64_t page)
+{
+	return mrs_entry_frame(entry_of(morsel, page));
+}
+
+static uint64_t free_frame(struct morsel_pool *pool)
+{
+	uint64_t frame = mrs_pool_super(pool)->frame_data;
+
+	while (!mrs_place_is_free(pool, frame, 0))
+		frame++;
+	return frame;
+}
+
+/* Until the pager has all descriptors, and nobody else the leaf. */
+static int move(struct morsel *morsel, uint64_t page)
+{
+	int rc = -EAGAIN;
+
+	for (unsigned i = 0; rc == -EAGAIN && i < 1000; i++) {
+		if (i)
+			usleep(5000);
+		rc = mrs_move(morsel, page, frame_of(morsel, page), free_frame(morsel->pool));
+	}
+	return rc;
+}
+
+static void evict(struct scene *scene, uint64_t page, uint64_t pages)
+{
+	assert_ok(morsel_advise(scene->morsel, page * PAGE, pages * PAGE, MORSEL_ADVICE_EVICT));
+	for (uint64_t i = page; i < page + pages; i++)
+		assert_int_equal(mrs_entry_state(entry_of(scene->morsel, i)), MRS_ENTRY_EVICTED);
+}
+
+static struct mrs_window window_of(struct morsel_view *view)
+{
+	return (struct mrs_window){
+		.fd = mrs_uffd_fd(view->morsel->pool),
+		.address = (uintptr_t)view->target.addr,
+		.pages = view->target.bytes / PAGE,
+		.writable = view->target.access & MORSEL_WRITE,
+		.listed = &view->listed,
+	};
+}
+
+/* As if it had not been told of the last move of its morsel. */
+static void make_stale(struct morsel_view *view)
+{
+	struct mrs_cell_coherence *coherence = mrs_morsel_coherence(view->morsel);
+
+	mrs_fetch_add(&coherence->moves, 1);
+}
+
+/* Somebody clones the morsel, or not any more. */
+static void freeze(struct scene *scene)
+{
+	mrs_store_release(&mrs_morsel_coherence(scene->morsel)->frozen, 1);
+}
+
+static void thaw(struct scene *scene)
+{
+	mrs_store_release(&mrs_morsel_coherence(scene->morsel)->frozen, 0);
+}
+
+/* ---- while a clone is being made ---- */
+
+static void nothing_stale_becomes_writable(void **state)
+{
+	struct mrs_window window;
+	struct scene scene;
+
+	scene_begin(&scene);
+	window = window_of(scene.view);
+	evict(&scene, 3, 1);
+	expect_all(scene.view, 1000);
+	assert_false(entry_of(scene.morsel, 3) & MRS_ENTRY_DIRTY);
+	make_stale(scene.view);
+	freeze(&scene);
+	for (enum mrs_fault_kind kind = MRS_FAULT_MISSING; kind <= MRS_FAULT_PROTECTED; kind++) {
+		assert_int_equal(mrs_fault(scene.morsel, &window, 3, kind | MRS_FAULT_TRY),
+				 -EAGAIN);
+		assert_false(entry_of(scene.morsel, 3) & MRS_ENTRY_DIRTY);
+	}
+	thaw(&scene);
+	assert_int_equal(mrs_fault(scene.morsel, &window, 3, MRS_FAULT_MISSING), 0);
+	*word_at(scene.view, 3) = 1003;
+	expect_all(scene.view, 1000);
+	scene_end(&scene);
+}
+
+static void nothing_moves(void **state)
+{
+	struct scene scene;
+	uint64_t frame, to;
+
+	scene_begin(&scene);
+	assert_ok(move(scene.morsel, 5));
+	frame = frame_of(scene.morsel, 5);
+	freeze(&scene);
+	to = free_frame(scene.pool);
+	assert_int_equal(mrs_move_here(scene.morsel, 5, frame, to), -EAGAIN);
+	assert_int_equal(frame_of(scene.morsel, 5), frame);
+	thaw(&scene);
+	assert_ok(move(scene.morsel, 5));
+	expect_all(scene.view, 1000);
+	assert_int_equal(mrs_quarantine_sweep(scene.pool), 0);
+	scene_end(&scene);
+}
+
+static void nothing_is_given_back(void **state)
+{
+	struct mrs_evict_job job = {.page = 7, .pages = 2, .discard = true, .strict = true};
+	struct scene scene;
+
+	scene_begin(&scene);
+	freeze(&scene);
+	job.morsel = scene.morsel;
+	assert_int_equal(mrs_evict_job(&job), -EAGAIN);
+	expect_all(scene.view, 1000);
+	thaw(&scene);
+	assert_ok(morsel_advise(scene.morsel, 7 * PAGE, PAGE, MORSEL_ADVICE_FREE));
+	assert_int_equal(*word_at(scene.view, 7), 0);
+	scene_end(&scene);
+}
+
+struct cloning {
+	struct morsel *source, *clone;
+	int rc;
+};
+
+static void *make_clone(void *arg)
+{
+	struct cloning *cloning = arg;
+
+	cloning->rc = morsel_clone(cloning->source, "c", &cloning->clone);
+	return NULL;
+}
+
+struct faulting {
+	struct morsel *morsel;
+	struct mrs_window window;
+	int rc;
+};
+
+static void *fault(void *arg)
+{
+	struct faulting *faulting = arg;
+
+	faulting->rc = mrs_fault(faulting->morsel, &faulting->window, 9, MRS_FAULT_PROTECTED);
+	return NULL;
+}
+
+/* The leaf is found before the clone shares it, and locked when the clone is over. */
+static void a_leaf_that_was_found_before(void **state)
+{
+	struct cloning cloning;
+	struct faulting faulting;
+	pthread_t cloner, faulter;
+	struct morsel_view *other;
+	struct scene scene;
+
+	scene_begin(&scene);
+	cloning = (struct cloning){.source = scene.morsel};
+	faulting = (struct faulting){.morsel = scene.morsel, .window = window_of(scene.view)};
+	stop_at(0, "clone.settled");
+	assert_int_equal(pthread_create(&cloner, NULL, make_clone, &cloning), 0);
+	await_stop(0);
+	stop_at(1, "retarget.aimed");
+	assert_int_equal(pthread_create(&faulter, NULL, fault, &faulting), 0);
+	await_stop(1);
+	let_go(0);
+	assert_int_equal(pthread_join(cloner, NULL), 0);
+	assert_ok(cloning.rc);
+	let_go(1);
+	assert_int_equal(pthread_join(faulter, NULL), 0);
+	assert_ok(faulting.rc);
+	*word_at(scene.view, 9) = 77;
+	other = map(cloning.clone, MORSEL_VIEW_STITCHED, MORSEL_READ);
+	expect_all(other, 1000);
+	morsel_view_destroy(other);
+	assert_ok(morsel_close(cloning.clone));
+	scene_end(&scene);
+}
+
+/* ---- soft removal of a view that may write ---- */
+
+static uint32_t ask_self(struct scene *scene, enum mrs_request_op op)
+{
+	struct mrs_slot_set who = {{0}};
+	uint32_t answer = 0;
+	struct mrs_txn txn;
+
+	mrs_slot_set_add(&who, mrs_pool_own_slot(scene->pool));
+	assert_ok(mrs_txn_begin(scene->pool, MRS_INTENT_OTHER, &txn));
+	assert_ok(mrs_mail_ask_for(&txn, &who, op, scene->morsel->cell, 0, 32, 0, LONG_NS, NULL,
+				   &answer));
+	mrs_txn_end(&txn);
+	return answer;
+}
+
+static void marks_outlive_a_drop(void **state)
+{
+	struct scene scene;
+
+	scene_begin(&scene);
+	evict(&scene, 0, 32);
+	expect_all(scene.view, 1000);
+	/* All of them clean and protected now. */
+	assert_int_equal(ask_self(&scene, MRS_REQUEST_SCAN), UINT32_MAX);
+	ask_self(&scene, MRS_REQUEST_DROP);
+	assert_int_equal(ask_self(&scene, MRS_REQUEST_SCAN), 0);
+	for (uint64_t page = 0; page < 32; page += 2)
+		assert_int_equal(*word_at(scene.view, page), 1000 + page);
+	for (uint64_t page = 0; page < 32; page++)
+		assert_false(entry_of(scene.morsel, page) & MRS_ENTRY_DIRTY);
+	for (uint64_t page = 0; page < 32; page++)
+		*word_at(scene.view, page) = 2000 + page;
+	for (uint64_t page = 0; page < 32; page++)
+		assert_true(entry_of(scene.morsel, page) & MRS_ENTRY_DIRTY);
+	evict(&scene, 0, 32);
+	for (uint64_t page = 0; page < PAGES; page++)
+		assert_int_equal(*word_at(scene.view, page), (page < 32 ? 2000 : 1000) + page);
+	scene_end(&scene);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(nothing_stale_becomes_writable),
+		cmocka_unit_test(nothing_moves),
+		cmocka_unit_test(nothing_is_given_back),
+		cmocka_unit_test(a_leaf_that_was_found_before),
+		cmocka_unit_test(marks_outlive_a_drop),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
