@@ -84,7 +84,7 @@ static int add_record(void *ctx, mrs_cell cell, void *memory)
 	/* One without a name yet is its maker's: who opened and closed it would take it for
 	 * unlinked. */
 	if (!(mrs_flags_of(state) & MORSEL_EVICTABLE) || mrs_state_of(state) != MRS_RECORD_LIVE ||
-	    mrs_handle_open(c->pool, cell, &morsel))
+	    mrs_handle_open_aside(c->pool, cell, &morsel))
 		return 0;
 	c->rc = mrs_move_is_possible(morsel) ? add_pages(c, morsel) : 0;
 	morsel_close(morsel);
@@ -185,7 +185,7 @@ static int move_one(struct compact *c, const struct place *place)
 {
 	struct morsel *morsel;
 	uint64_t to;
-	int rc = mrs_handle_open(c->pool, place->record, &morsel);
+	int rc = mrs_handle_open_aside(c->pool, place->record, &morsel);
 
 	if (rc)
 		return -EBUSY;

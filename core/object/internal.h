@@ -121,6 +121,8 @@ void mrs_users_scan(struct morsel_pool *pool, mrs_cell cell, const struct mrs_op
 bool mrs_handle_init(struct morsel *morsel, struct morsel_pool *pool, mrs_cell cell);
 /* A handle with an entry. -EAGAIN without words if the record has lost its name: look again. */
 int mrs_handle_open(struct morsel_pool *pool, mrs_cell cell, struct morsel **morsel);
+/* The same for the pool's own work, which ends before the pool closes: its owner may close meanwhile. */
+int mrs_handle_open_aside(struct morsel_pool *pool, mrs_cell cell, struct morsel **morsel);
 /* Ends the use of *morsel, whose entry may be a dead slot's; frees the record if it was the last.
  */
 void mrs_handle_leave(struct morsel *morsel);

@@ -30,6 +30,7 @@ struct morsel {
 	pthread_mutex_t lock;	     /* protects holds and open_entry->view; nothing follows it */
 	struct mrs_hold *holds;	     /* what is published: see view.c */
 	struct mrs_bringer *bringer; /* will_need.c; under lock until close */
+	bool aside;		     /* the pool's own: closing the pool does not count it */
 };
 
 /* The pool's cells: one handle per pool handle. */

@@ -44,7 +44,7 @@ bool mrs_handle_init(struct morsel *morsel, struct morsel_pool *pool, mrs_cell c
 	return true;
 }
 
-static struct morsel *handle_alloc(struct morsel_pool *pool)
+static struct morsel *handle_alloc(struct morsel_pool *pool, bool aside)
 {
 	struct morsel *morsel = calloc(1, sizeof(*morsel));
 
@@ -54,13 +54,16 @@ static struct morsel *handle_alloc(struct morsel_pool *pool)
 	}
 	morsel->pool = pool;
 	pthread_mutex_init(&morsel->lock, NULL);
-	mrs_pool_hold(pool);
+	morsel->aside = aside;
+	if (!aside)
+		mrs_pool_hold(pool);
 	return morsel;
 }
 
 static void handle_free(struct morsel *morsel)
 {
-	mrs_pool_drop(morsel->pool);
+	if (!morsel->aside)
+		mrs_pool_drop(morsel->pool);
 	pthread_mutex_destroy(&morsel->lock);
 	free(morsel);
 }
@@ -140,9 +143,9 @@ static int handle_enter(struct morsel *morsel, mrs_cell cell)
 	return -EAGAIN;
 }
 
-int mrs_handle_open(struct morsel_pool *pool, mrs_cell cell, struct morsel **morsel)
+static int handle_open(struct morsel_pool *pool, mrs_cell cell, bool aside, struct morsel **morsel)
 {
-	struct morsel *made = handle_alloc(pool);
+	struct morsel *made = handle_alloc(pool, aside);
 	int rc;
 
 	if (!made)
@@ -154,6 +157,16 @@ int mrs_handle_open(struct morsel_pool *pool, mrs_cell cell, struct morsel **mor
 	}
 	*morsel = made;
 	return 0;
+}
+
+int mrs_handle_open(struct morsel_pool *pool, mrs_cell cell, struct morsel **morsel)
+{
+	return handle_open(pool, cell, false, morsel);
+}
+
+int mrs_handle_open_aside(struct morsel_pool *pool, mrs_cell cell, struct morsel **morsel)
+{
+	return handle_open(pool, cell, true, morsel);
 }
 
 /*
@@ -467,7 +480,7 @@ static int fill_record(struct morsel *morsel)
 static int create_once(struct morsel_pool *pool, const struct morsel_opts *opts, uint64_t bytes,
 		       struct morsel **morsel)
 {
-	struct morsel *made = handle_alloc(pool);
+	struct morsel *made = handle_alloc(pool, false);
 	int rc;
 
 	if (!made)

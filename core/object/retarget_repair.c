@@ -36,6 +36,15 @@ static bool is_resident(const struct repair *r, uint64_t entry)
 	return true;
 }
 
+/* Not kept anywhere: nothing was ever in it (evict.c, hollow), and it reads as zeros where it is.
+ */
+static bool is_kept(const struct repair *r, uint64_t entry)
+{
+	struct mrs_prop swap;
+
+	return mrs_prop_get(r->txn->pool, mrs_entry_frame(entry), MRS_PROP_SWAP, &swap);
+}
+
 static uint64_t in_state(uint64_t entry, enum mrs_entry_state state)
 {
 	return (entry & ~(15ull << MRS_ENTRY_STATE_SHIFT)) | (uint64_t)state
@@ -49,7 +58,7 @@ static uint64_t judged(const struct repair *r, uint64_t entry)
 	case MRS_ENTRY_MAPPED:
 		/* Saved, and perhaps punched; a punch of 512 pages may have got half way. */
 		if (r->kind == MRS_RETARGET_EVICT && r->step == MRS_RETARGET_COPIED &&
-		    !is_resident(r, entry))
+		    !is_resident(r, entry) && is_kept(r, entry))
 			return in_state(entry, MRS_ENTRY_EVICTED) & ~MRS_ENTRY_DIRTY;
 		return entry | MRS_ENTRY_DIRTY;
 	case MRS_ENTRY_EVICTED:
@@ -168,7 +177,8 @@ void mrs_retarget_repair(struct mrs_txn *txn)
 		return;
 	MRS_PROBE("retarget.repair");
 	if (r.kind == MRS_RETARGET_MOVE)
-		mrs_quarantine_repair(txn, mrs_entry_frame(mrs_load_acquire(&entries[leaf % ENTRIES])));
+		mrs_quarantine_repair(txn,
+				      mrs_entry_frame(mrs_load_acquire(&entries[leaf % ENTRIES])));
 	if (r.kind == MRS_RETARGET_SPLIT)
 		repair_split(&r, entries, leaf % ENTRIES);
 	else if (r.kind == MRS_RETARGET_PROMOTE)

@@ -121,6 +121,18 @@ static int child_shape(struct fixture *f)
 	return 0;
 }
 
+/* An evictor with a page that nothing was ever in (evict.c: hollow), after its memory went. */
+static int child_hollow(struct fixture *f)
+{
+	struct mrs_retarget batch;
+
+	if (mrs_retarget_one(f->morsel, MRS_RETARGET_EVICT, 7, &batch))
+		return 1;
+	mrs_retarget_mark(&batch, MRS_RETARGET_COPIED);
+	mrs_pool_unback(f->pool, mrs_entry_frame(batch.before[0]), 1);
+	return kill(getpid(), SIGKILL);
+}
+
 static int child_free(struct fixture *f)
 {
 	return morsel_unlink(f->pool, "m");
@@ -139,6 +151,7 @@ static const struct act acts[] = {
 	{"shape", MORSEL_CONTIGUOUS, MORSEL_PAGES_MIXED, NULL, child_shape, 0},
 	{"free", EVICTABLE, MORSEL_PAGES_4K, before_fill, child_free, 0},
 };
+static const struct act hollow = {"hollow", EVICTABLE, MORSEL_PAGES_4K, NULL, child_hollow, 0};
 
 static void assert_content(struct scene *scene, const struct act *act)
 {
@@ -215,7 +228,7 @@ static const struct act *act_of(const char *name)
 	for (size_t i = 0; i < mrs_array_length(acts); i++)
 		if (!strcmp(acts[i].name, name))
 			return &acts[i];
-	return NULL;
+	return strcmp(name, hollow.name) ? NULL : &hollow;
 }
 
 /* At least as many probes as the act meets when nobody kills it, and less than twice as many. */
@@ -301,6 +314,18 @@ static void test_intent_before_lock(void **state)
 	after_kill(&f);
 }
 
+/* A page without a slot is not EVICTED to nowhere when its evictor has died: it is zeros where it
+ * is. */
+static void test_hollow_stays(void **state)
+{
+	struct fixture f = killed_at("hollow", "none", NULL);
+
+	assert_false(window_is_resident(f.morsel, 7));
+	assert_ok(morsel_pool_reap(f.pool));
+	assert_int_equal(mrs_entry_state(window_entry(f.morsel, 7)), MRS_ENTRY_MAPPED);
+	after_kill(&f);
+}
+
 /* ---- the program ---- */
 
 static int child_main(char **argv)
@@ -328,6 +353,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest moments[] = {
 		cmocka_unit_test(test_dirty_before_lifting),
 		cmocka_unit_test(test_intent_before_lock),
+		cmocka_unit_test(test_hollow_stays),
 	};
 	struct CMUnitTest deaths[mrs_array_length(acts)];
 	int failed;
