@@ -266,7 +266,9 @@ static void test_who_evictable(void **state)
 		assert_int_equal(seen.last[MORSEL_HOLDER_VIEW].address, two.address + 4096);
 	end(&one);
 	end(&two);
-	assert_int_equal(morsel_pool_reap(pool), 2);
+	/* By us, or by the pager, who hears of a death himself. */
+	assert_true(morsel_pool_reap(pool) >= 0);
+	assert_int_equal(mrs_pool_state(pool)->reaped, 2);
 	assert_ok(morsel_close(morsel));
 	object_pool_end(pool);
 }
