@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "model/model.h"
+#include "object/carrier.h"
 #include "object/internal.h"
 
 #define CHUNK_BYTES ((uint64_t)8 << 20)
@@ -23,7 +24,8 @@ struct export
 {
 	struct morsel *morsel;
 	const struct morsel_opts *opts;
-	const char *file;
+	const char *file;		   /* or what the carrier's place is called */
+	const struct mrs_carrier *carrier; /* NULL: a file */
 	char *temporary;
 	int fd;
 	uint64_t offset_to_source; /* position in the file minus offset in the morsel */
@@ -73,6 +75,28 @@ static int write_piece(void *ctx, uint64_t offset, void *memory, uint64_t bytes)
 	return tell_progress(export);
 }
 
+/* A piece of the content, by our hands or somebody else's. */
+static int take_piece(struct export *export, uint64_t offset, uint64_t bytes)
+{
+	uint64_t done = 0;
+	int rc = 0;
+
+	if (!export->carrier)
+		return mrs_content_look(export->morsel, offset, bytes, CHUNK_BYTES, write_piece,
+					export);
+	while (!rc && done < bytes) {
+		uint64_t part = mrs_min(bytes - done, CHUNK_BYTES);
+
+		rc = mrs_carrier_drain(export->carrier, export->morsel, offset + done,
+				       offset + done + export->offset_to_source, part);
+		done += part;
+		export->done += part;
+		if (!rc)
+			rc = tell_progress(export);
+	}
+	return rc;
+}
+
 static int write_pieces(struct export *export, const void *packed, uint64_t packed_bytes,
 			const struct mrs_packed_head *head)
 {
@@ -91,8 +115,7 @@ static int write_pieces(struct export *export, const void *packed, uint64_t pack
 					"outside the morsel",
 					(unsigned long long)i);
 		export->offset_to_source = piece.source - piece.destination;
-		rc = mrs_content_look(export->morsel, piece.destination, piece.bytes, CHUNK_BYTES,
-				      write_piece, export);
+		rc = take_piece(export, piece.destination, piece.bytes);
 		if (rc)
 			return rc;
 	}
@@ -102,6 +125,8 @@ static int write_pieces(struct export *export, const void *packed, uint64_t pack
 static int set_size(struct export *export, uint64_t bytes)
 {
 	export->total = bytes;
+	if (export->carrier)
+		return 0;
 	if (ftruncate(export->fd, (off_t)bytes))
 		return mrs_fail_errno(-errno, "cannot make %s %llu bytes long", export->temporary,
 				      (unsigned long long)bytes);
@@ -128,7 +153,7 @@ static int write_content(struct export *export)
 		return rc;
 	if (head.pieces)
 		return write_pieces(export, packed, packed_bytes, &head);
-	return mrs_content_look(morsel, 0, bytes, CHUNK_BYTES, write_piece, export);
+	return take_piece(export, 0, bytes);
 }
 
 /* A file of a new name beside the final one. */
@@ -199,10 +224,10 @@ free_name:
 	return rc;
 }
 
-int morsel_export(struct morsel *morsel, const char *file, const struct morsel_opts *given)
+static int export_held(struct export *export, const struct morsel_opts *given)
 {
+	struct morsel *morsel = export->morsel;
 	struct morsel_opts opts;
-	struct export export = {.morsel = morsel, .opts = &opts, .file = file, .fd = -1};
 	uint64_t hold;
 	int rc = mrs_pool_usable(morsel->pool, false);
 
@@ -213,7 +238,33 @@ int morsel_export(struct morsel *morsel, const char *file, const struct morsel_o
 		rc = mrs_morsel_view_publish(morsel, mrs_morsel_pages(morsel), false, &hold);
 	if (rc)
 		return rc;
-	rc = write_file(&export);
+	export->opts = &opts;
+	rc = export->carrier ? write_content(export) : write_file(export);
 	mrs_morsel_view_withdraw(morsel, hold);
+	return rc;
+}
+
+int morsel_export(struct morsel *morsel, const char *file, const struct morsel_opts *opts)
+{
+	struct export export = {.morsel = morsel, .file = file, .fd = -1};
+
+	return export_held(&export, opts);
+}
+
+int morsel_export_by(struct morsel *morsel, const struct morsel_carrier_ops *ops, void *ctx,
+		     const struct morsel_opts *opts, uint64_t *bytes)
+{
+	struct mrs_carrier carrier = {.ctx = ctx};
+	struct export export = {.morsel = morsel, .carrier = &carrier, .fd = -1};
+	int rc = mrs_carrier_check(&carrier, ops, MRS_CARRIER_DRAIN);
+
+	if (rc)
+		return rc;
+	export.file = carrier.ops.name;
+	rc = export_held(&export, opts);
+	if (!rc && carrier.ops.finish)
+		rc = carrier.ops.finish(ctx, export.total);
+	if (!rc && bytes)
+		*bytes = export.total;
 	return rc;
 }

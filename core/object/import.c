@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "model/model.h"
+#include "object/carrier.h"
 #include "object/internal.h"
 #include "object/retarget.h"
 
@@ -23,9 +24,10 @@
 struct import {
 	struct morsel_pool *pool;
 	const struct morsel_opts *opts;
-	const char *file;
+	const char *file; /* or what the carrier's place is called */
 	int fd;
 	struct stat before;
+	const struct mrs_carrier *carrier; /* NULL: a file */
 	struct mrs_model model;
 	struct morsel *morsel;
 	uint64_t source;	   /* position in the file */
@@ -35,6 +37,8 @@ struct import {
 
 static int open_file(struct import *import)
 {
+	if (import->carrier)
+		return 0;
 	import->fd = open(import->file, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (import->fd < 0)
 		return mrs_fail_errno(-errno, "cannot open %s", import->file);
@@ -121,6 +125,25 @@ static int read_piece(void *ctx, uint64_t offset, void *memory, uint64_t bytes)
 	return tell_progress(import);
 }
 
+/* One piece by somebody else's hands, told as it goes. */
+static int carry_piece(struct import *import, const struct mrs_piece *piece)
+{
+	uint64_t done = 0;
+	int rc = 0;
+
+	while (!rc && done < piece->bytes) {
+		uint64_t part = mrs_min(piece->bytes - done, CHUNK_BYTES);
+
+		rc = mrs_carrier_fill(import->carrier, import->morsel, piece->destination + done,
+				      piece->source + done, part);
+		done += part;
+		import->done += part;
+		if (!rc)
+			rc = tell_progress(import);
+	}
+	return rc;
+}
+
 static int read_content(struct import *import)
 {
 	const struct mrs_model *model = &import->model;
@@ -131,10 +154,13 @@ static int read_content(struct import *import)
 
 	for (uint64_t i = 0; !rc && i < count; i++) {
 		import->offset_to_source = pieces[i].source - pieces[i].destination;
-		rc = mrs_content_each(import->morsel, pieces[i].destination, pieces[i].bytes,
-				      CHUNK_BYTES, read_piece, import);
+		if (import->carrier)
+			rc = carry_piece(import, &pieces[i]);
+		else
+			rc = mrs_content_each(import->morsel, pieces[i].destination,
+					      pieces[i].bytes, CHUNK_BYTES, read_piece, import);
 	}
-	return rc ? rc : check_unchanged(import);
+	return rc || import->carrier ? rc : check_unchanged(import);
 }
 
 /* ---- the tensor table ---- */
@@ -179,7 +205,12 @@ static int parse_content(struct import *import)
 static int plan_layout(struct import *import)
 {
 	struct mrs_source source;
-	int rc = mrs_source_fd(&source, &import->fd);
+	int rc = 0;
+
+	if (import->carrier)
+		mrs_carrier_source(import->carrier, &source);
+	else
+		rc = mrs_source_fd(&source, &import->fd);
 
 	if (!rc)
 		rc = mrs_model_parse(&source, &import->model);
@@ -257,11 +288,15 @@ static int read_file(struct import *import)
 }
 
 static int import_new(struct morsel_pool *pool, const char *name, const char *file,
-		      const struct morsel_opts *opts, struct morsel **morsel)
+		      const struct mrs_carrier *carrier, const struct morsel_opts *opts,
+		      struct morsel **morsel)
 {
-	struct import import = {.pool = pool, .opts = opts, .file = file, .fd = -1};
+	struct import import = {
+		.pool = pool, .opts = opts, .file = file, .carrier = carrier, .fd = -1};
 	int rc = open_file(&import);
 
+	if (carrier)
+		import.before.st_size = (off_t)carrier->bytes;
 	if (!rc)
 		rc = read_file(&import);
 	if (!rc)
@@ -308,8 +343,9 @@ static int find_imported(struct morsel_pool *pool, const char *name, const struc
 	return mrs_fail(-EEXIST, "the name '%s' is taken in %s", name, mrs_pool_path(pool));
 }
 
-int morsel_import(struct morsel_pool *pool, const char *name, const char *file,
-		  const struct morsel_opts *given, struct morsel **morsel)
+static int import_named(struct morsel_pool *pool, const char *name, const char *file,
+			const struct mrs_carrier *carrier, const struct morsel_opts *given,
+			struct morsel **morsel)
 {
 	struct morsel_opts opts;
 	struct morsel *found;
@@ -334,10 +370,29 @@ int morsel_import(struct morsel_pool *pool, const char *name, const char *file,
 		rc = find_imported(pool, name, &opts, &found);
 		if (rc != -ENOENT)
 			break;
-		rc = import_new(pool, name, file, &opts, &found);
+		rc = import_new(pool, name, file, carrier, &opts, &found);
 	} while (rc == -EEXIST);
 	mrs_pool_unlock_byte(lock);
 	if (!rc)
 		*morsel = found;
 	return rc;
+}
+
+int morsel_import(struct morsel_pool *pool, const char *name, const char *file,
+		  const struct morsel_opts *opts, struct morsel **morsel)
+{
+	return import_named(pool, name, file, NULL, opts, morsel);
+}
+
+int morsel_import_by(struct morsel_pool *pool, const char *name,
+		     const struct morsel_carrier_ops *ops, void *ctx, uint64_t bytes,
+		     const struct morsel_opts *opts, struct morsel **morsel)
+{
+	struct mrs_carrier carrier = {.ctx = ctx, .bytes = bytes};
+	bool aligned = opts && opts->size > offsetof(struct morsel_opts, tensor_align) &&
+		       opts->tensor_align;
+	int rc = mrs_carrier_check(&carrier, ops,
+				   MRS_CARRIER_FILL | (aligned ? MRS_CARRIER_READ : 0));
+
+	return rc ? rc : import_named(pool, name, carrier.ops.name, &carrier, opts, morsel);
 }

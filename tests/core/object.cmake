@@ -1,4 +1,4 @@
-foreach(part open import fork)
+foreach(part open import carrier fork)
   morsel_test(NAME core_object_${part} SOURCES object_${part}_test.c object_support.c LABELS unit)
 endforeach()
 foreach(part size name)

@@ -24,6 +24,8 @@ struct scenario {
 
 extern const struct scenario backend_scenarios[]; /* of <morsel/view.h> */
 extern const size_t backend_scenarios_count;
+extern const struct scenario carrier_scenarios[]; /* of <morsel/carrier.h> */
+extern const size_t carrier_scenarios_count;
 extern const struct scenario clone_scenarios[]; /* of <morsel/clone.h> */
 extern const size_t clone_scenarios_count;
 extern const struct scenario compact_scenarios[]; /* of <morsel/compact.h> */

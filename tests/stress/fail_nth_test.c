@@ -627,6 +627,7 @@ static void every_call_of_every_function_may_fail(void **state)
 	broken += broken_of(scenarios, sizeof(scenarios) / sizeof(scenarios[0]), &points);
 	broken += broken_of(backend_scenarios, backend_scenarios_count, &points);
 	broken += broken_of(dump_scenarios, dump_scenarios_count, &points);
+	broken += broken_of(carrier_scenarios, carrier_scenarios_count, &points);
 	broken += broken_of(clone_scenarios, clone_scenarios_count, &points);
 	broken += broken_of(compact_scenarios, compact_scenarios_count, &points);
 	broken += broken_of(observe_scenarios, observe_scenarios_count, &points);
@@ -650,6 +651,7 @@ static bool is_covered(const char *symbol)
 	if (is_listed(scenarios, sizeof(scenarios) / sizeof(scenarios[0]), symbol) ||
 	    is_listed(backend_scenarios, backend_scenarios_count, symbol) ||
 	    is_listed(dump_scenarios, dump_scenarios_count, symbol) ||
+	    is_listed(carrier_scenarios, carrier_scenarios_count, symbol) ||
 	    is_listed(clone_scenarios, clone_scenarios_count, symbol) ||
 	    is_listed(compact_scenarios, compact_scenarios_count, symbol) ||
 	    is_listed(observe_scenarios, observe_scenarios_count, symbol) ||
