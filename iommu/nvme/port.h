@@ -30,6 +30,8 @@ struct mrs_nvme_port {
 	int (*get)(void *ctx, uint64_t bytes, struct mrs_nvme_memory *memory);
 	void (*put)(void *ctx, struct mrs_nvme_memory *memory);
 	bool (*is_gone)(void *ctx);
+	/* Of a vector; may be NULL. */
+	int (*fd)(void *ctx, unsigned vector);
 	/* Lets the device reach memory, or not (bus mastering). */
 	int (*master)(void *ctx, bool on);
 	void (*close)(void *ctx);

@@ -336,7 +336,7 @@ static int find_queue(struct morsel_nvme *nvme, unsigned index, struct mrs_nvme_
 
 int morsel_nvme_submit(struct morsel_nvme *nvme, unsigned index, const struct morsel_nvme_io *io)
 {
-	struct mrs_nvme_queue *queue;
+	struct mrs_nvme_queue *queue = NULL;
 	int rc = find_queue(nvme, index, &queue);
 
 	return rc ? rc : mrs_nvme_submit(nvme, queue, io, NULL);
@@ -345,11 +345,25 @@ int morsel_nvme_submit(struct morsel_nvme *nvme, unsigned index, const struct mo
 int morsel_nvme_poll(struct morsel_nvme *nvme, unsigned index, struct morsel_nvme_done *done,
 		     unsigned count, int timeout_ms)
 {
-	struct mrs_nvme_queue *queue;
+	struct mrs_nvme_queue *queue = NULL;
 	int rc = find_queue(nvme, index, &queue);
 
 	if (rc)
 		return rc;
 	return mrs_nvme_poll(nvme, queue, done, count,
 			     timeout_ms < 0 ? UINT64_MAX : (uint64_t)timeout_ms * 1000000);
+}
+
+int morsel_nvme_fd(struct morsel_nvme *nvme, unsigned index)
+{
+	struct mrs_nvme_queue *queue = NULL;
+	int rc = find_queue(nvme, index, &queue);
+
+	if (rc)
+		return rc;
+	if (!nvme->port.vectors || !nvme->port.fd)
+		return morsel_fail(-EOPNOTSUPP,
+				   "the NVMe controller %s is polled: it has no interrupts",
+				   nvme->port.name);
+	return nvme->port.fd(nvme->port.ctx, queue->vector);
 }
