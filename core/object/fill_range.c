@@ -4,8 +4,13 @@
  * Batch by batch: what is evicted is brought back; with write, what is mapped becomes DIRTY and its
  * protection is lifted, after relatives of a clone have been given what is theirs. A leaf that
  * somebody else has locked is waited for outside any transition, and looked at again.
+ *
+ * A window that has not followed a move of its morsel may show the number that a page has left:
+ * what would be copied in there would be lost. Such a window follows first, leaf by leaf, as its
+ * faults do.
  */
 #include <errno.h>
+#include <time.h>
 
 #include "object/bring.h"
 #include "object/internal.h"
@@ -132,8 +137,36 @@ static int in_words(struct morsel *morsel, int rc)
 	}
 }
 
+static bool is_stale(const struct range *r)
+{
+	return mrs_window_is_stale(r->morsel, r->window);
+}
+
+/* The window shows what the table says; what is evicted comes back. Lost pages: look() tells. */
+static int follow(const struct range *r, uint64_t page, uint64_t end)
+{
+	struct timespec pause = {.tv_nsec = 1000000};
+	struct mrs_leaf leaf;
+	int rc;
+
+	while (page < end) {
+		rc = mrs_fault(r->morsel, r->window, page, MRS_FAULT_MISSING);
+		if (rc == -EAGAIN) {
+			nanosleep(&pause, NULL); /* the morsel's end is undecided */
+			continue;
+		}
+		if (rc && rc != -EIO && rc != -ERANGE)
+			return rc;
+		rc = mrs_table_leaf(&r->morsel->table, page, &leaf);
+		if (rc)
+			return rc;
+		page = leaf.place ? leaf.page + (1ull << 9 * leaf.level) : page + 1;
+	}
+	return 0;
+}
+
 /* What can be had of [page, end) at once; *next is where to go on. */
-static int bring_some(const struct range *r, uint64_t page, uint64_t end, uint64_t *next)
+static int bring_locked(const struct range *r, uint64_t page, uint64_t end, uint64_t *next)
 {
 	struct mrs_retarget batch;
 	uint64_t frozen = 0;
@@ -145,7 +178,10 @@ static int bring_some(const struct range *r, uint64_t page, uint64_t end, uint64
 	if (r->write)
 		frozen = frozen_by(r);
 	if (!frozen) {
-		rc = mrs_bring_evicted(&batch, r->window, page, end, true, UINT64_MAX);
+		/* Under the locks: what moved before them has been counted. */
+		rc = is_stale(r)
+			     ? 0
+			     : mrs_bring_evicted(&batch, r->window, page, end, true, UINT64_MAX);
 		if (rc >= 0 && r->write)
 			rc = open_for_writing(r, &batch);
 	}
@@ -154,6 +190,20 @@ static int bring_some(const struct range *r, uint64_t page, uint64_t end, uint64
 		mrs_pool_wait_word(r->morsel->pool, &mrs_morsel_coherence(r->morsel)->frozen,
 				   frozen);
 	return in_words(r->morsel, mrs_min(rc, 0));
+}
+
+static int bring_some(const struct range *r, uint64_t page, uint64_t end, uint64_t *next)
+{
+	int rc;
+
+	if (!is_stale(r))
+		return bring_locked(r, page, end, next);
+	*next = end = mrs_min(end, page + MRS_BRING_PAGES);
+	rc = follow(r, page, end);
+	if (rc)
+		return in_words(r->morsel, rc);
+	/* A window for reading has not made them DIRTY. */
+	return r->write ? bring_locked(r, page, end, next) : 0;
 }
 
 static int bring_all(const struct range *r, uint64_t page, uint64_t end)

@@ -200,6 +200,7 @@ static struct mrs_window window_of(const struct morsel_view *view)
 		.first = view->target.offset / MRS_PAGE_BYTES,
 		.pages = view->target.bytes / MRS_PAGE_BYTES,
 		.writable = view->target.access & MORSEL_WRITE,
+		.listed = mrs_view_flags(view) & MRS_VIEW_POOLED ? NULL : &view->listed,
 	};
 }
 

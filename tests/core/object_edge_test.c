@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <morsel/swap.h>
@@ -321,6 +322,72 @@ static void a_leaf_that_was_found_before(void **state)
 	scene_end(&scene);
 }
 
+/* ---- views that have not followed a move ---- */
+
+/* The view shows the number that the page has left, as if its process had been stopped. */
+static void look_back(struct morsel_view *view, uint64_t page, uint64_t frame)
+{
+	char *at = (char *)morsel_addr(view) + page * PAGE;
+
+	assert_true(mmap(at, PAGE,
+			 PROT_READ | (view->target.access & MORSEL_WRITE ? PROT_WRITE : 0),
+			 MAP_SHARED | MAP_FIXED, morsel_pool_fd(view->morsel->pool),
+			 (off_t)(frame * PAGE)) == at);
+	assert_int_equal(madvise(at, PAGE, MADV_DONTFORK), 0);
+	assert_ok(mrs_uffd_register(view->morsel->pool, at, PAGE));
+	mrs_registry_follow(view->listed, mrs_registry_followed(view->listed) - 1);
+}
+
+static void a_grant_of_what_was_evicted_elsewhere(void **state)
+{
+	struct morsel_grant grant;
+	struct morsel_view *view;
+	struct scene scene;
+	uint64_t old;
+
+	scene_begin(&scene);
+	view = map(scene.morsel, MORSEL_VIEW_STITCHED, MORSEL_READ);
+	old = frame_of(scene.morsel, 4);
+	assert_ok(move(scene.morsel, 4));
+	look_back(view, 4, old);
+	evict(&scene, 4, 1);
+	assert_ok(morsel_acquire(view, 0, 16 * PAGE, MORSEL_READ, &grant));
+	assert_int_equal(mrs_pool_lacks(scene.pool, old, 1), 1);
+	assert_int_equal(mrs_pool_lacks(scene.pool, frame_of(scene.morsel, 4), 1), 0);
+	expect_all(view, 1000);
+	expect_all(scene.view, 1000);
+	morsel_release(&grant);
+	morsel_view_destroy(view);
+	assert_int_equal(mrs_quarantine_sweep(scene.pool), 0);
+	scene_end(&scene);
+}
+
+static uint64_t faults(struct morsel_pool *pool)
+{
+	return mrs_load_acquire(&mrs_pool_state(pool)->count[MRS_COUNT_FAULTS]);
+}
+
+static void a_grant_of_what_is_elsewhere(void **state)
+{
+	for (uint32_t access = MORSEL_READ; access <= MORSEL_WRITE; access++) {
+		struct morsel_grant grant;
+		struct scene scene;
+		uint64_t old, before;
+
+		scene_begin(&scene);
+		old = frame_of(scene.morsel, 4);
+		assert_ok(move(scene.morsel, 4));
+		look_back(scene.view, 4, old);
+		assert_ok(morsel_acquire(scene.view, 0, 16 * PAGE, (int)access, &grant));
+		before = faults(scene.pool);
+		expect_all(scene.view, 1000);
+		*word_at(scene.view, 4) = 1004;
+		assert_int_equal(faults(scene.pool), before);
+		morsel_release(&grant);
+		scene_end(&scene);
+	}
+}
+
 /* ---- soft removal of a view that may write ---- */
 
 static uint32_t ask_self(struct scene *scene, enum mrs_request_op op)
@@ -369,6 +436,8 @@ int main(void)
 		cmocka_unit_test(nothing_moves),
 		cmocka_unit_test(nothing_is_given_back),
 		cmocka_unit_test(a_leaf_that_was_found_before),
+		cmocka_unit_test(a_grant_of_what_was_evicted_elsewhere),
+		cmocka_unit_test(a_grant_of_what_is_elsewhere),
 		cmocka_unit_test(marks_outlive_a_drop),
 	};
 
