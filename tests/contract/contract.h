@@ -26,12 +26,20 @@ struct contract_target {
 	 */
 	int (*peek)(struct morsel_view *view, uint64_t offset, void *buffer, uint64_t bytes);
 	int (*poke)(struct morsel_view *view, uint64_t offset, const void *buffer, uint64_t bytes);
+	/* What a child of fork uses instead, where this one's driver does not survive it; or NULL. */
+	const struct contract_target *in_child;
 };
 
 extern const struct contract_target contract_cpu_pooled;
 extern const struct contract_target contract_cpu_stitched;
 extern const struct contract_target contract_software;
 extern const struct contract_target contract_software_copying;
+extern const struct contract_target contract_cl_system;
+extern const struct contract_target contract_cl_host_pointer;
+extern const struct contract_target contract_cl_svm;
+extern const struct contract_target contract_cl_copy;
+/* Why the target cannot be tested here; NULL if it can. Only of the OpenCL targets. */
+const char *contract_cl_missing(const struct contract_target *target);
 
 /* The one under test, and what capabilities.tsv lists for it. */
 extern const struct contract_target *contract_target;
@@ -50,6 +58,8 @@ struct contract {
 
 int contract_set_up(void **state);
 int contract_tear_down(void **state);
+/* The first thing in a child: from then on contract_target is what works there. */
+void contract_child(void);
 /* The flags of a morsel in this run. */
 uint32_t contract_flags(uint32_t flags);
 struct morsel_view *contract_open(struct morsel *morsel, uint32_t access);

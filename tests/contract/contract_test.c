@@ -31,6 +31,12 @@ static const struct contract_target *const targets[] = {
 	&contract_cpu_stitched,
 	&contract_software,
 	&contract_software_copying,
+#ifdef CONTRACT_CL
+	&contract_cl_system,
+	&contract_cl_host_pointer,
+	&contract_cl_svm,
+	&contract_cl_copy,
+#endif
 };
 
 /* ---- the table of capabilities ---- */
@@ -81,6 +87,12 @@ static uint32_t listed_caps(const char *path, const char *name)
 }
 
 /* ---- what the tests share ---- */
+
+void contract_child(void)
+{
+	if (contract_target->in_child)
+		contract_target = contract_target->in_child;
+}
 
 uint32_t contract_flags(uint32_t flags)
 {
@@ -254,6 +266,12 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: contract_test TARGET CAPABILITIES.TSV [evictable]\n");
 		return 2;
 	}
+#ifdef CONTRACT_CL
+	if (contract_cl_missing(contract_target)) {
+		fprintf(stderr, "skipped: %s\n", contract_cl_missing(contract_target));
+		return 77;
+	}
+#endif
 	contract_caps = listed_caps(argv[2], contract_target->name);
 	contract_evictable = argc == 4 && !strcmp(argv[3], "evictable");
 	seed = test_seed();

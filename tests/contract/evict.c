@@ -423,6 +423,7 @@ static pid_t stopped_child(struct contract *c)
 		struct morsel *morsel;
 
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		contract_child();
 		if (!pool || morsel_open(pool, "morsel", NULL, &morsel) ||
 		    contract_target->open(morsel, &opts, &view) ||
 		    morsel_acquire(view, 0, BYTES, MORSEL_WRITE, &grant))
