@@ -23,12 +23,14 @@ struct range {
 	bool write;
 };
 
+/* Through a window that only reads (a device's) there is no protection to lift: DIRTY is all. */
 static bool want(void *ctx, uint64_t page, uint64_t entry)
 {
 	const struct range *r = ctx;
 
 	return mrs_entry_state(entry) == MRS_ENTRY_EVICTED ||
-	       (r->write && mrs_entry_state(entry) == MRS_ENTRY_MAPPED);
+	       (r->write && mrs_entry_state(entry) == MRS_ENTRY_MAPPED &&
+		(r->window->writable || !(entry & MRS_ENTRY_DIRTY)));
 }
 
 static uint64_t frozen_by(const struct range *r)
@@ -36,6 +38,19 @@ static uint64_t frozen_by(const struct range *r)
 	struct mrs_cell_coherence *coherence = mrs_morsel_coherence(r->morsel);
 
 	return coherence ? mrs_load_acquire(&coherence->frozen) : 0;
+}
+
+/*
+ * Who has pinned pages to write them waits here for a clone that is being made. One that begins later
+ * sees the pin: each looks, after a full fence, at what the other has set before it.
+ */
+static void await_thaw(const struct range *r)
+{
+	uint64_t frozen;
+
+	while ((frozen = frozen_by(r)))
+		mrs_pool_wait_word(r->morsel->pool, &mrs_morsel_coherence(r->morsel)->frozen,
+				   frozen);
 }
 
 /* All locked MAPPED leaves: DIRTY, then one call per stretch of them, then unlocked. */
@@ -50,7 +65,7 @@ static int open_stretch(const struct range *r, struct mrs_retarget *batch, unsig
 	for (unsigned k = i; k < end; k++)
 		mrs_retarget_dirty(batch, k);
 	MRS_PROBE("fill.range.lifting");
-	if (from < to)
+	if (from < to && w->writable)
 		rc = mrs_uffd_protect(w->fd, mrs_window_at(w, from), (to - from) * MRS_PAGE_BYTES,
 				      false);
 	for (unsigned k = i; k < end; k++)
@@ -231,6 +246,7 @@ int mrs_fill_range(struct morsel *morsel, const struct mrs_window *window, uint6
 
 	if (rc || !write)
 		return rc;
+	await_thaw(&r);
 	rc = mrs_share_break(morsel, page, pages);
 	if (rc)
 		return rc;
