@@ -278,9 +278,13 @@ int mrs_share_keep(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_
 
 	if (!rc)
 		rc = both_passes(&keep);
-	/* A relative on its way out is waited for: it does not wait for us, when we are out of
-	 * this. */
-	if ((!rc || rc == -EAGAIN) && !keep.moved)
+	/*
+	 * A relative on its way out is waited for: it does not wait for us, when we are out of
+	 * this. So is one who has counted a link and not made it; he may be dead.
+	 */
+	if ((!rc || rc == -EAGAIN) && !keep.moved) {
 		nanosleep(&pause, NULL);
+		mrs_reap_repair(txn->pool);
+	}
 	return rc ? rc : -EAGAIN;
 }

@@ -195,10 +195,13 @@ static int lock_links(struct split *split)
 			"more than %u clones have a huge page of their own of what page %llu is "
 			"in: unlink some of them",
 			LINKS_MAX, (unsigned long long)split->page);
-	if (split->busy && mrs_entry_lock(split->busy_entry))
+	if (split->busy && mrs_entry_lock(split->busy_entry)) {
 		mrs_entry_wait(split->txn->pool, split->busy, split->busy_entry);
-	else
+	} else {
+		/* Who has counted a link and not made it may be dead. */
 		nanosleep(&pause, NULL);
+		mrs_reap_repair(split->txn->pool);
+	}
 	return -EAGAIN;
 }
 

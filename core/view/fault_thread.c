@@ -145,6 +145,9 @@ static void *retry_thread(void *ctx)
 			else if (!put_aside(faults, &list[i]))
 				serve(faults, &list[i], 0);
 		rest = served ? RETRY_MIN_NS : mrs_min(rest * 2, RETRY_MAX_NS);
+		/* Whoever has the leaves locked may be dead. */
+		if (rest == RETRY_MAX_NS)
+			mrs_reap_repair(faults->part.pool);
 	}
 	return NULL;
 }
