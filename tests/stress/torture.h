@@ -51,6 +51,7 @@ enum torture_kind {
 	TORTURE_URING,
 	TORTURE_REAP,
 	TORTURE_COMPACT,
+	TORTURE_DEVICE, /* of an actor: torture_actor() */
 	TORTURE_KINDS,
 };
 
@@ -109,6 +110,16 @@ bool torture_identify(uint64_t word, unsigned i, unsigned *family, unsigned *num
 		      uint64_t *version);
 
 int torture_worker(char **argv);
+
+/*
+ * MORSEL_TORTURE_ACTOR: a program that runs instead of one of the workers, with their arguments; a
+ * backend's test names one that drives its device. With --probe it ends in 77 where there is none.
+ * NULL: all are workers.
+ */
+static inline const char *torture_actor(void)
+{
+	return getenv("MORSEL_TORTURE_ACTOR");
+}
 
 /*
  * For looking into something: MORSEL_TORTURE_WITHOUT=clone,uring leaves these kinds of operation
