@@ -34,6 +34,8 @@ extern const struct contract_target contract_cpu_pooled;
 extern const struct contract_target contract_cpu_stitched;
 extern const struct contract_target contract_software;
 extern const struct contract_target contract_software_copying;
+extern const struct contract_target contract_iommu_type1;
+extern const struct contract_target contract_iommu_iommufd;
 extern const struct contract_target contract_cl_system;
 extern const struct contract_target contract_cl_host_pointer;
 extern const struct contract_target contract_cl_svm;

@@ -31,6 +31,10 @@ static const struct contract_target *const targets[] = {
 	&contract_cpu_stitched,
 	&contract_software,
 	&contract_software_copying,
+#ifdef CONTRACT_IOMMU
+	&contract_iommu_type1,
+	&contract_iommu_iommufd,
+#endif
 #ifdef CONTRACT_CL
 	&contract_cl_system,
 	&contract_cl_host_pointer,
