@@ -21,7 +21,7 @@ from qmp import Qmp
 from words import LabError, say
 
 SKIP = 77
-READY_SECONDS = 90      # until init is done, in emulation on a loaded machine
+READY_SECONDS = 240     # until init is done, in emulation on a loaded machine
 SLACK_SECONDS = 30      # after a program's own time-out, which the guest keeps
 KVM_SECONDS = 12
 PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*")
@@ -135,8 +135,8 @@ class Guest:
 class Reader:
     """Follows what one guest says and turns it into results."""
 
-    def __init__(self, guest, programs):
-        self.guest, self.programs = guest, programs
+    def __init__(self, guest, programs, slack=SLACK_SECONDS):
+        self.guest, self.programs, self.slack = guest, programs, slack
         self.results = []
         self.taken = 0              # bytes of results.log that have been understood
         self.ready = self.done = False
@@ -144,6 +144,7 @@ class Reader:
         self.running = None         # (index, since when, where its output begins, guest's time)
         self.last = time.monotonic()
         self.asked = []
+        self.cut = False
 
     def read(self):
         """Takes all complete marks; the text between BEGIN and END is the program's output."""
@@ -196,14 +197,16 @@ class Reader:
         if not self.ready:
             return READY_SECONDS if self.guest.accelerator != "kvm" else KVM_SECONDS
         if self.running:
-            return self.programs[self.running[0]].seconds + SLACK_SECONDS
-        return SLACK_SECONDS
+            return self.programs[self.running[0]].seconds + self.slack
+        return self.slack
 
     def why_over(self):
         """The reason why this guest will not say any more, or None."""
         panic = PANIC.search(self.guest.console())
         if panic:
             return panic.group().decode(errors="replace")
+        if self.cut:
+            return "the power was cut"
         if self.guest.gone():
             return f"QEMU ended with code {self.guest.process.returncode}"
         if time.monotonic() - self.last > self.patience():
@@ -225,17 +228,23 @@ class Reader:
 
 
 def answer(reader):
-    """Does what the guest asked for: unplugging a device, or a cut of the power."""
-    for words in reader.asked:
+    """Does what the guest asked for: unplug a device, stop the processors, or cut the power."""
+    asked, reader.asked = reader.asked, []
+    for words in asked:
         if words[0] == "powercut":
+            reader.cut = True
             reader.guest.kill()
             return
         qmp = Qmp(reader.guest.folder / "qmp.sock")
         try:
-            qmp.call("device_del", id=words[1])
+            if words[0] == "unplug":
+                qmp.call("device_del", id=words[1])
+            else:
+                qmp.call("stop")
+        except LabError as error:
+            say(str(error))
         finally:
             qmp.close()
-    reader.asked = []
 
 
 def follow(readers, powercut=None):
@@ -252,10 +261,8 @@ def follow(readers, powercut=None):
             since_ready = since_ready or time.monotonic()
             if powercut and time.monotonic() - since_ready >= powercut:
                 for reader in readers:
+                    reader.cut = True
                     reader.guest.kill()
-                    reader.read()
-                    reader.give_up("the power was cut")
-                return True
         for reader in open_ones:
             why = reader.why_over()
             if why:
@@ -303,9 +310,10 @@ def accelerators(lab, wanted):
     return ["kvm", "tcg"] if kvm_verdict(lab) == "unknown" else ["kvm"]
 
 
-def run(lab, machine, kernel, programs, folder, accelerator=None, powercut=None, keep_debug=False):
+def run(lab, machine, kernel, programs, folder, accelerator=None, powercut=None, keep_debug=False,
+        slack=SLACK_SECONDS):
     """Boots machine (one guest, or two) and runs programs in it: a list of results for each node."""
-    machine.check()
+    machine.check(kernel)
     tried = accelerators(lab, accelerator)
     for choice in tried:
         readers = []
@@ -313,7 +321,7 @@ def run(lab, machine, kernel, programs, folder, accelerator=None, powercut=None,
             for node in range(machine.nodes):
                 guest = Guest(lab, machine, kernel, Path(folder) / f"node{node}", node, choice)
                 guest.prepare(programs, keep_debug=keep_debug)
-                readers.append(Reader(guest, programs))
+                readers.append(Reader(guest, programs, slack))
             (Path(folder) / "wire.sock").unlink(missing_ok=True)
             for reader in readers:
                 reader.guest.start()

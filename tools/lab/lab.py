@@ -84,8 +84,8 @@ def command_run(options):
     if not options.program:
         raise LabError("which program?")
     lab = store.Lab(options.qemu_binary)
-    kernel = lab.kernel(options.kernel, options.modules)
     path = found_program(options.program[0])
+    kernel = lab.kernel(options.kernel, options.modules)
     program = boot.Program(Path(path).name, shlex.join([path, *options.program[1:]]), (path, *options.file),
                            options.timeout, "nobody" if options.user else "root")
     folder = log_folder(options)
@@ -111,7 +111,7 @@ def command_shell(options):
     lab = store.Lab(options.qemu_binary)
     kernel = lab.kernel(options.kernel, options.modules)
     machine = machine_of(options)
-    machine.check()
+    machine.check(kernel)
     if machine.nodes > 1:
         raise LabError("a shell has one node; --nodes 2 belongs to 'morsel lab run'")
     folder = log_folder(options)

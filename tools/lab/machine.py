@@ -35,7 +35,7 @@ class Machine:
     arguments: tuple = ()
     append: str = ""
 
-    def check(self):
+    def check(self, kernel):
         if self.iommu not in IOMMUS:
             raise LabError(f"there is no IOMMU '{self.iommu}': {', '.join(IOMMUS)}")
         for word in self.devices:
@@ -44,6 +44,10 @@ class Machine:
                                "disk that stays); others by --qemu-args")
         if self.cxl not in ("", "volatile", "persistent"):
             raise LabError(f"'{self.cxl}' is no kind of CXL memory: volatile or persistent")
+        if self.iommu == "virtio" and kernel.name == "6.1":
+            raise LabError("Debian's 6.1 has no driver for a virtio-iommu: --kernel 6.12 or lab")
+        if (self.cxl or self.pmem) and kernel.name == "lab":
+            raise LabError("the lab kernel has no drivers for --cxl and --pmem: --kernel stock")
         if self.nodes not in (1, 2):
             raise LabError(f"{self.nodes} nodes: the lab joins two at most")
         if self.share and not Path(self.share).is_dir():

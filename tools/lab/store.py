@@ -53,8 +53,11 @@ class Qemu:
 
     def ask_version(self):
         """Runs it: a QEMU that lacks a library is no QEMU."""
-        done = subprocess.run([*self.command[:1], *self.loader_words(), "--version"], capture_output=True,
-                              text=True, env=self.environment())
+        command = [*self.command[:1], *self.loader_words(), "--version"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=self.environment())
+        except OSError as error:
+            raise LabError(f"{self.command[0]} does not run: {error.strerror}") from error
         found = re.search(r"version (\d+[.\d]*)", done.stdout)
         if not found:
             raise LabError(f"{self.command[0]} does not run: " + (done.stderr.strip() or "no version"))

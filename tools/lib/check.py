@@ -7,6 +7,7 @@ A stage is one way to build and run the suite:
   tsan     ThreadSanitizer; the stress and unit tests of the concurrent rooms
   user     the dev stage again as an ordinary user, from a copy that this user built
   fuzz     each fuzz target for a while, from its corpus
+  lab      machines of tests/lab/machines.tsv are booted, emulated, with the tests that belong there
   mutants  each seeded fault must be found by the test that its patch names
 
 tests/environments.tsv says which tests may be skipped in which environment: a test that is skipped
@@ -26,11 +27,13 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import lab_stage  # noqa: E402
 import mutants as mutants_stage  # noqa: E402
 
 TREE = Path(__file__).resolve().parents[2]
-STAGES = ["dev", "asan", "tsan", "user", "fuzz", "mutants"]
+STAGES = ["dev", "asan", "tsan", "user", "fuzz", "lab", "mutants"]
 JOBS = str(os.cpu_count() or 2)
+LAB_TESTS = "labhost"  # tests that boot a machine; those of label lab run inside of one
 
 
 class Tally:
@@ -95,6 +98,8 @@ def ctest(stage, tally, preset, environment, source=TREE, labels=None, wrapper=(
                results, "--output-on-failure", "--repeat", "until-pass:2"]
     if labels:
         command += ["-L", labels]
+    if labels != LAB_TESTS:
+        command += ["-LE", "^lab"]
     log = source / "build" / f"{preset}.ctest.log"
     with open(log, "w") as output:
         run(command, cwd=source, stdout=output, stderr=subprocess.STDOUT)
@@ -125,8 +130,14 @@ def ctest(stage, tally, preset, environment, source=TREE, labels=None, wrapper=(
             print(output[-3000:])
             tally.add(stage, name, "failed", "see build/" + log.name)
     if not labels:
-        for name in sorted(set(listed) - seen):
+        for name in sorted(set(listed) - seen - tests_of_lab(source / "build" / preset)):
             tally.add(stage, name, "failed", "listed in tests/environments.tsv, but gone")
+
+
+def tests_of_lab(folder):
+    """The tests of a build that the other stages leave to the stage lab."""
+    listing = subprocess.run(["ctest", "--test-dir", folder, "-N", "-L", "^lab"], capture_output=True, text=True)
+    return set(re.findall(r"Test +#\d+: (\S+)", listing.stdout))
 
 
 def stage_preset(stage, tally, labels=None):
@@ -213,6 +224,18 @@ def stage_fuzz(tally, full):
         fuzz_one(target, TREE / "tests/fuzz/corpus" / target.name, 90 if full else 10, tally)
 
 
+def stage_lab(tally, full, kernel):
+    """Boots machines; without the lab kernel the tests that are listed for it fail."""
+    if not build("dev"):
+        tally.add("lab", "build", "failed", "see build/dev.log")
+        return
+    why = lab_stage.finish(kernel)
+    if why:
+        tally.add("lab", "kernel", "failed", why)
+    ctest("lab", tally, "dev", "root" if os.geteuid() == 0 else "user", labels=LAB_TESTS)
+    lab_stage.run(tally, full)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="tools/check", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,6 +250,7 @@ def main():
     (TREE / "build").mkdir(exist_ok=True)
     tally = Tally()
     durations = {}
+    kernel = lab_stage.begin() if "lab" in stages else None
     for stage in stages:
         began = time.monotonic()
         print(f"== {stage}", flush=True)
@@ -238,6 +262,8 @@ def main():
             stage_user(tally)
         elif stage == "fuzz":
             stage_fuzz(tally, options.full)
+        elif stage == "lab":
+            stage_lab(tally, options.full, kernel)
         else:
             seeds = range(1, 6) if options.full or options.mutants else range(1, 2)
             mutants_stage.run_all(TREE, tracked_files(), seeds, tally)

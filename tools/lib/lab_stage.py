@@ -1,0 +1,63 @@
+"""The stage of tools/check that boots machines: the lab's own tests, then the suite's in the lab.
+
+The lab kernel is built from the start of tools/check on, in what the other stages leave idle.
+"""
+
+import atexit
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+TREE = Path(__file__).resolve().parents[2]
+LAB = TREE / "tools/lab/lab.py"
+BUILD_PATIENCE = 3600
+
+sys.path.insert(0, str(LAB.parent))
+import store  # noqa: E402
+import suite  # noqa: E402
+from words import LabError  # noqa: E402
+
+
+def begin():
+    """Starts fetching and building in the background; answers what finish() wants."""
+    log = open(TREE / "build/lab-kernel.log", "wb")
+    script = f"python3 -B {LAB} fetch qemu newest 6.1 6.12 && exec chrt --idle 0 nice -n 19 python3 -B {LAB} kernel"
+    background = subprocess.Popen(["sh", "-c", script], stdout=log, stderr=log, start_new_session=True)
+    atexit.register(end, background)
+    return background
+
+
+def end(background):
+    """An interrupted check leaves no build behind."""
+    if background.poll() is None:
+        os.killpg(background.pid, signal.SIGTERM)
+
+
+def finish(background):
+    """Waits for the lab kernel; why it cannot be had, or None."""
+    log = TREE / "build/lab-kernel.log"
+    try:
+        code = background.wait(BUILD_PATIENCE)
+    except subprocess.TimeoutExpired:
+        return f"not built after {BUILD_PATIENCE} s; see {log}"
+    return None if code == 0 else "".join(log.read_text(errors="replace").splitlines(True)[-6:]).strip()
+
+
+def run(tally, full):
+    """Every machine of tests/lab/machines.tsv, and what ran on it."""
+    try:
+        lab = store.Lab()
+        for machine, test, result, may_skip in suite.run(lab, TREE / "build/dev", full):
+            name = f"{machine}/{test}"
+            outcome, why = result.outcome, result.why
+            if outcome == "skipped" and not may_skip:
+                outcome, why = "failed", f"skipped, but must run on machine '{machine}': {why}"
+            if outcome == "failed":
+                print("\n".join(result.output.splitlines()[-40:]), flush=True)
+            else:
+                print(f"  {outcome} lab/{name} {result.seconds:.1f} s", flush=True)
+            tally.add("lab", name, outcome, why)
+    except LabError as error:
+        tally.add("lab", "lab", "failed", str(error))
