@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,7 @@ static struct probe_record private_records[PROBES];
 static struct probe_record *records = private_records;
 static char kill_name[PROBE_NAME_MAX];
 static uint64_t kill_at;
+static bool tell; /* at which probe it is */
 static uint64_t hits_that_count; /* by this process, for kill_at */
 
 static void probe_setup(void)
@@ -52,6 +54,7 @@ static void probe_setup(void)
 		if (map != MAP_FAILED)
 			records = map;
 	}
+	tell = getenv("MORSEL_PROBE_TELL");
 	if (colon && colon - kill_text < PROBE_NAME_MAX) {
 		memcpy(kill_name, kill_text, colon - kill_text);
 		kill_at = strtoull(colon + 1, NULL, 10);
@@ -94,8 +97,12 @@ void mrs_probe_hit(const char *name)
 	__atomic_add_fetch(&record->hits, 1, __ATOMIC_RELAXED);
 	if (!kill_at || (strcmp(kill_name, "*") && strcmp(kill_name, name)))
 		return;
-	if (__atomic_add_fetch(&hits_that_count, 1, __ATOMIC_RELAXED) == kill_at)
-		kill(getpid(), SIGKILL);
+	if (__atomic_add_fetch(&hits_that_count, 1, __ATOMIC_RELAXED) != kill_at)
+		return;
+	if (tell && write(STDERR_FILENO, name, strlen(name)) > 0 &&
+	    write(STDERR_FILENO, "\n", 1) > 0)
+		tell = false;
+	kill(getpid(), SIGKILL);
 }
 
 #else

@@ -7,6 +7,7 @@
  *
  *   MORSEL_PROBE_KILL=name:n   kill at the n-th hit of that probe (name "*": the n-th hit of any)
  *   MORSEL_PROBE_LOG=file      a mapped file in which hits are counted, so that they survive the kill
+ *   MORSEL_PROBE_TELL=1        who is killed says at which probe
  *
  * Steps of a Promela model carry the same names.
  */
