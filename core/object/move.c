@@ -147,6 +147,7 @@ static void follow(struct mrs_retarget *batch, uint64_t to)
 	uint64_t move;
 
 	mrs_view_follow_own(morsel, batch->page, 1, to, &move);
+	mrs_quarantine_number(&batch->txn, move);
 	MRS_PROBE("move.followed");
 	mrs_registry_each(morsel->pool, family, batch->page, batch->page + 1, add_other, &others);
 	if (others.any)

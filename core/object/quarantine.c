@@ -11,15 +11,16 @@
  *    the moves that it has followed), or when the process is dead. Without bits the number is free.
  *
  * Death: before 2 the cell is freed with the dead's claims; from the link on,
- * mrs_quarantine_repair() finishes 2. Who dies giving a number back leaves it named by its put, and
- * maybe the cell; while the cell is there the number is in use, and is given back by the next
- * sweep.
+ * mrs_quarantine_repair() finishes 2, and counts the move if the dead has not. Who dies giving a
+ * number back leaves it named by its put, and maybe the cell; while the cell is there the number is
+ * in use, and is given back by the next sweep.
  */
 #include <errno.h>
 #include <time.h>
 
 #include "object/internal.h"
 #include "object/share.h"
+#include "view/mailbox.h"
 #include "view/registry.h"
 
 #define ORDER_SHIFT 48
@@ -93,6 +94,34 @@ void mrs_quarantine_enter(struct mrs_txn *txn)
 	count(txn->pool, MRS_COUNT_QUARANTINED, 1ull << order);
 }
 
+static struct mrs_cell_quarantine *entered(struct mrs_txn *txn)
+{
+	return mrs_cell_at(mrs_pool_cells(txn->pool), mrs_load_acquire(&txn->intent->cell[1]),
+			   MRS_CELL_QUARANTINE);
+}
+
+void mrs_quarantine_number(struct mrs_txn *txn, uint64_t move)
+{
+	struct mrs_cell_quarantine *at = entered(txn);
+
+	if (at)
+		mrs_store_release(&at->move, move);
+}
+
+/* Whoever still shows the old number has missed one more move than he may think. */
+static void count_for_the_dead(struct mrs_txn *txn)
+{
+	struct mrs_cell_quarantine *at = entered(txn);
+	struct mrs_cell_coherence *coherence;
+	struct morsel morsel;
+
+	if (!at || mrs_load_acquire(&at->move) || !mrs_handle_init(&morsel, txn->pool, at->record))
+		return;
+	coherence = mrs_morsel_coherence(&morsel);
+	if (coherence)
+		mrs_store_release(&at->move, mrs_fetch_add(&coherence->moves, 1) + 1);
+}
+
 void mrs_quarantine_repair(struct mrs_txn *txn, uint64_t linked)
 {
 	struct mrs_cells *cells = mrs_pool_cells(txn->pool);
@@ -104,11 +133,14 @@ void mrs_quarantine_repair(struct mrs_txn *txn, uint64_t linked)
 	at = mrs_cell_at(cells, cell, MRS_CELL_CLAIMED);
 	if (at && at->frame && frame_of(at) != linked) {
 		mrs_quarantine_enter(txn);
+		count_for_the_dead(txn);
 		return;
 	}
 	at = mrs_cell_at(cells, cell, MRS_CELL_QUARANTINE);
-	if (at && frame_of(at) != linked)
-		mrs_pool_unback(txn->pool, frame_of(at), 1ull << order_of(at));
+	if (!at || frame_of(at) == linked)
+		return;
+	mrs_pool_unback(txn->pool, frame_of(at), 1ull << order_of(at));
+	count_for_the_dead(txn);
 }
 
 /* ---- out ---- */
@@ -244,6 +276,99 @@ void mrs_quarantine_forget(struct morsel_pool *pool, unsigned slot)
 	struct forget forget = {slot};
 
 	mrs_cell_each(mrs_pool_cells(pool), MRS_CELL_QUARANTINE, forget_cell, &forget);
+}
+
+/* ---- who lags behind ---- */
+
+#define HURRY_NS      20000000ll
+#define HURRY_RECORDS 16u /* asked about at once: the others the next time */
+
+struct hurry {
+	struct morsel_pool *pool;
+	unsigned count;
+	uint64_t record[HURRY_RECORDS];
+	struct mrs_slot_set who[HURRY_RECORDS];
+};
+
+static int add_lagging(void *ctx, const struct mrs_seen_view *view)
+{
+	struct hurry *hurry = ctx;
+	const struct mrs_cell_coherence *coherence;
+	struct morsel morsel;
+	unsigned i = 0;
+
+	if (!(view->flags & MRS_VIEW_CPU) || view->flags & MRS_VIEW_POOLED ||
+	    !mrs_handle_init(&morsel, hurry->pool, view->record))
+		return 0;
+	coherence = mrs_morsel_coherence(&morsel);
+	if (!coherence || mrs_load_acquire(&coherence->moves) == view->moves)
+		return 0;
+	while (i < hurry->count && hurry->record[i] != view->record)
+		i++;
+	if (i == HURRY_RECORDS)
+		return 0;
+	hurry->record[i] = view->record;
+	hurry->count = mrs_max(hurry->count, i + 1);
+	mrs_slot_set_add(&hurry->who[i], view->slot);
+	return 0;
+}
+
+/* Who was silent is not asked about the next morsel. */
+static void leave_out(struct hurry *hurry, unsigned from, const struct mrs_slot_set *silent)
+{
+	for (unsigned i = from; i < hurry->count; i++)
+		for (size_t k = 0; k < mrs_array_length(silent->bit); k++)
+			hurry->who[i].bit[k] &= ~silent->bit[k];
+}
+
+void mrs_quarantine_hurry(struct morsel_pool *pool)
+{
+	struct hurry hurry = {.pool = pool};
+	struct mrs_slot_set silent;
+	struct mrs_txn txn;
+	bool quiet;
+
+	mrs_registry_all(pool, add_lagging, &hurry);
+	if (!hurry.count || mrs_txn_begin(pool, MRS_INTENT_OTHER, &txn))
+		return;
+	quiet = mrs_fail_quietly(true);
+	for (unsigned i = 0; i < hurry.count; i++) {
+		mrs_mail_ask(&txn, &hurry.who[i], MRS_REQUEST_REMAP, hurry.record[i], 0,
+			     UINT64_MAX >> 1, 0, HURRY_NS, &silent);
+		leave_out(&hurry, i + 1, &silent);
+	}
+	mrs_fail_quietly(quiet);
+	mrs_txn_end(&txn);
+}
+
+struct left {
+	uint64_t record;
+	unsigned slot;
+	int (*fn)(void *ctx, const struct mrs_left *left);
+	void *ctx;
+};
+
+static int left_in_cell(void *ctx, mrs_cell cell, void *memory)
+{
+	const struct mrs_cell_quarantine *at = memory;
+	const struct left *left = ctx;
+	struct mrs_left found = {.page = mrs_load_acquire(&at->page),
+				 .pages = 1ull << order_of(at),
+				 .move = mrs_load_acquire(&at->move)};
+
+	if (mrs_load_acquire(&at->record) != left->record ||
+	    !(mrs_load_acquire(&at->slots[left->slot / 64]) >> left->slot % 64 & 1))
+		return 0;
+	return left->fn(left->ctx, &found);
+}
+
+int mrs_quarantine_left(struct morsel_pool *pool, uint64_t record,
+			int (*fn)(void *ctx, const struct mrs_left *left), void *ctx)
+{
+	struct left left = {
+		.record = record, .slot = mrs_pool_own_slot(pool), .fn = fn, .ctx = ctx};
+
+	return mrs_cell_each(mrs_pool_cells(pool), MRS_CELL_QUARANTINE, left_in_cell, &left);
 }
 
 /* ---- looking ---- */

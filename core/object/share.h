@@ -94,11 +94,25 @@ int mrs_quarantine_claim(struct mrs_txn *txn, struct morsel *morsel, uint64_t pa
 void mrs_quarantine_unclaim(struct mrs_txn *txn);
 /* The page's entry, still locked, names another frame: the old number is in quarantine, its memory gone. */
 void mrs_quarantine_enter(struct mrs_txn *txn);
+/* Then: which of the morsel's moves it was. */
+void mrs_quarantine_number(struct mrs_txn *txn, uint64_t move);
 /* In a repair, of a dead mover: the leaf names the frame linked. */
 void mrs_quarantine_repair(struct mrs_txn *txn, uint64_t linked);
 
 /* Gives back what nobody can reach any more; returns frames still there. Outside any transition. */
 uint64_t mrs_quarantine_sweep(struct morsel_pool *pool);
+/*
+ * In the pager, now and then, outside any transition: asks the processes that have views which lag
+ * behind, for they were stopped, or a letter came too late, to catch up. A stopped one delays it by 20 ms.
+ */
+void mrs_quarantine_hurry(struct morsel_pool *pool);
+/* Pages of the morsel that have left frames which views of this process may still show. */
+struct mrs_left {
+	uint64_t page, pages;
+	uint64_t move; /* its number; 0: of a mover who died before he noted it */
+};
+int mrs_quarantine_left(struct morsel_pool *pool, uint64_t record,
+			int (*fn)(void *ctx, const struct mrs_left *left), void *ctx);
 /* A slot is dead: its bits go. */
 void mrs_quarantine_forget(struct morsel_pool *pool, unsigned slot);
 /* Frames in quarantine, for checks; a non-zero answer ends it. */

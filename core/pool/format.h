@@ -443,7 +443,8 @@ struct mrs_cell_quarantine {
 	uint64_t since_ns; /* CLOCK_MONOTONIC; for people */
 	uint64_t slots[MRS_SLOTS / 64]; /* bit per slot that may still reach them */
 	uint64_t claim;	  /* 0, or who gives them back: transition index + 1 | its serial << 16 */
-	uint64_t reserved[2];
+	uint64_t move;	  /* which one of the morsel's moves it was; 0: not counted yet */
+	uint64_t reserved[1];
 };
 _Static_assert(sizeof(struct mrs_cell_view) == MRS_CELL_BYTES, "frozen");
 _Static_assert(sizeof(struct mrs_cell_pin) == MRS_CELL_BYTES, "frozen");

@@ -109,6 +109,18 @@ void mrs_view_followed(struct morsel_view *view, uint64_t move)
 	mrs_registry_follow(view->listed, all);
 }
 
+void mrs_view_followed_all(struct morsel_view *view, uint64_t moves)
+{
+	uint64_t step = moves - mrs_registry_followed(view->listed);
+
+	if ((int64_t)step <= 0)
+		return;
+	view->ahead = step < 64 ? view->ahead >> step : 0;
+	for (; view->ahead & 1; view->ahead >>= 1)
+		moves++;
+	mrs_registry_follow(view->listed, moves);
+}
+
 static void count_move(struct follow *follow)
 {
 	if (!follow->move)

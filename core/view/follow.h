@@ -26,5 +26,7 @@ int mrs_view_protect_all(struct morsel_pool *pool, const struct mrs_register *vi
 int mrs_view_follow(struct morsel_view *view, uint64_t page, uint64_t pages, uint64_t frame);
 /* The view has followed this move, whichever it has not yet; the view's lock is held. */
 void mrs_view_followed(struct morsel_view *view, uint64_t move);
+/* All moves up to this count; the view's lock is held. */
+void mrs_view_followed_all(struct morsel_view *view, uint64_t moves);
 
 #endif

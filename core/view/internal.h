@@ -133,6 +133,8 @@ bool mrs_view_is_shared(struct morsel *morsel, uint64_t page, uint64_t pages);
  * a view that only reads may be mapped anew at any time.
  */
 int mrs_view_remap(struct morsel_view *view, uint64_t first, uint64_t end);
+/* The same for all that a view has missed, which has then followed; a watched CPU view. */
+int mrs_view_catch_up(struct morsel_view *view);
 
 /* ---- grant.c ---- */
 

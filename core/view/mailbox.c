@@ -125,6 +125,15 @@ bool mrs_mail_read(struct morsel_pool *pool, uint64_t word, struct mrs_pager_job
 	return mrs_load_acquire32(&request->serial) == word_serial(word);
 }
 
+bool mrs_mail_is_awaited(struct morsel_pool *pool, uint64_t word)
+{
+	unsigned slot;
+	struct mrs_request *request = request_of(pool, word, &slot);
+
+	mrs_full_fence(); /* pairs with the one in withdraw() */
+	return request && mrs_load_acquire32(&request->serial) == word_serial(word);
+}
+
 void mrs_mail_answer(struct morsel_pool *pool, uint64_t word, int result, uint64_t answer)
 {
 	unsigned own = mrs_pool_own_slot(pool), slot;
@@ -312,11 +321,13 @@ static bool await(struct ask *ask, int64_t deadline)
 	}
 }
 
-/* After a time-out: step 3. */
+/* After a time-out: step 3. The serial goes first: who finds it is in time. */
 static unsigned withdraw(struct ask *ask, struct mrs_slot_set *silent)
 {
 	unsigned one = MRS_SLOTS;
 
+	mrs_store_release32(&ask->request->serial, 0);
+	mrs_full_fence(); /* pairs with the one in mrs_mail_is_awaited() */
 	for (unsigned slot = 0; slot < MRS_SLOTS; slot++) {
 		struct mrs_mail *mail;
 

@@ -25,8 +25,10 @@ enum mrs_request_op {
 	MRS_REQUEST_REMAP,	/* CPU views of it map what the table says now. arg: the asker has locked
 				 * the leaves of [first, first + count), private, resident and dirty pages,
 				 * and that is the move of this number.
-				 * arg 0: nobody has; -EAGAIN if something that is stale is left to its
-				 * fault (not resident, under way, or shared) */
+				 * -EAGAIN if he has given up meanwhile.
+				 * arg 0: nobody has; views that lag behind map what they have missed.
+				 * -EAGAIN if something that is stale is left to its fault (not resident,
+				 * under way, or shared) */
 	MRS_REQUEST_DROP,	/* CPU views drop translations (MADV_DONTNEED): resident pages come back at a touch */
 	MRS_REQUEST_SCAN,	/* answer: bit i says whether CPU views have a translation for a page of group
 				 * i of [first, first + count); mrs_mail_group() pages are a group */

@@ -478,14 +478,22 @@ static struct mrs_pin *free_among(struct mrs_pin *pin, unsigned count)
 	return NULL;
 }
 
+/* The first one is for mrs_registry_try_pin(), which so always finds one. */
 static struct mrs_pin *free_pin(struct morsel_pool *pool, struct mrs_cell_view *view)
 {
-	struct mrs_pin *pin = free_among(view->pin, mrs_array_length(view->pin));
+	struct mrs_pin *pin = free_among(view->pin + 1, mrs_array_length(view->pin) - 1);
 	struct mrs_cell_pin *more = pins_at(pool, mrs_load_acquire(&view->pin_more));
 
 	for (; !pin && more; more = pins_at(pool, mrs_load_acquire(&more->more)))
 		pin = free_among(more->pin, mrs_array_length(more->pin));
 	return pin;
+}
+
+static void pin_write(struct morsel_pool *pool, struct mrs_pin *pin, uint64_t first, uint64_t end)
+{
+	mrs_fetch_add(&own_slot(pool)->pins, 1); /* before the pin: step 5 */
+	mrs_store_release(&pin->end, end);
+	mrs_store_release(&pin->first_plus_1, first + 1);
 }
 
 /* False if the view's pins are all in use. */
@@ -497,9 +505,7 @@ static bool pin_take(struct morsel_pool *pool, struct mrs_registered *listed, ui
 	pthread_mutex_lock(&listed->lock);
 	pin = free_pin(pool, listed->cell);
 	if (pin) {
-		mrs_fetch_add(&own_slot(pool)->pins, 1); /* before the pin: step 5 */
-		mrs_store_release(&pin->end, end);
-		mrs_store_release(&pin->first_plus_1, first + 1);
+		pin_write(pool, pin, first, end);
 		*out = pin;
 	}
 	pthread_mutex_unlock(&listed->lock);
@@ -530,14 +536,23 @@ int mrs_registry_pin(struct morsel_pool *pool, struct mrs_registered *listed, ui
 	return rc;
 }
 
-int mrs_registry_try_pin(struct morsel_pool *pool, struct mrs_registered *listed, uint64_t first,
-			 uint64_t end, struct mrs_pin **out)
+struct mrs_pin *mrs_registry_pin_told(struct morsel_pool *pool, struct mrs_registered *listed,
+				      uint64_t first, uint64_t end)
 {
 	struct mrs_pin *pin;
 
 	MRS_CHECK(listed->cell);
-	if (!pin_take(pool, listed, first, end, &pin))
-		return -EAGAIN;
+	pin = &listed->cell->pin[0];
+	MRS_CHECK(!mrs_load_relaxed(&pin->first_plus_1));
+	pin_write(pool, pin, first, end);
+	return pin;
+}
+
+int mrs_registry_try_pin(struct morsel_pool *pool, struct mrs_registered *listed, uint64_t first,
+			 uint64_t end, struct mrs_pin **out)
+{
+	struct mrs_pin *pin = mrs_registry_pin_told(pool, listed, first, end);
+
 	mrs_full_fence(); /* pairs with the retarget's: step 3 */
 	if (!mrs_registry_is_settled(pool, listed->view.record, first, end)) {
 		mrs_registry_unpin(pool, listed, pin);
@@ -584,6 +599,7 @@ static bool cell_read(const struct mrs_cell_view *cell, struct mrs_seen_view *se
 struct each {
 	struct morsel_pool *pool;
 	uint64_t family, first, end;
+	bool all; /* of whatever family */
 	int (*fn)(void *ctx, const struct mrs_seen_view *view);
 	void *ctx;
 	int rc;
@@ -599,7 +615,7 @@ static bool is_meant(struct each *each, const struct mrs_seen_view *seen)
 		each->record = seen->record;
 		each->record_family = mrs_registry_family(each->pool, seen->record);
 	}
-	return each->record_family == each->family;
+	return each->all || each->record_family == each->family;
 }
 
 static void each_in_slot(void *ctx, unsigned slot, struct mrs_slot *shared)
@@ -626,6 +642,15 @@ int mrs_registry_each(struct morsel_pool *pool, uint64_t family, uint64_t first,
 {
 	struct each each = {
 		.pool = pool, .family = family, .first = first, .end = end, .fn = fn, .ctx = ctx};
+
+	mrs_pool_each_slot(pool, each_in_slot, &each);
+	return each.rc;
+}
+
+int mrs_registry_all(struct morsel_pool *pool,
+		     int (*fn)(void *ctx, const struct mrs_seen_view *view), void *ctx)
+{
+	struct each each = {.pool = pool, .end = UINT64_MAX, .all = true, .fn = fn, .ctx = ctx};
 
 	mrs_pool_each_slot(pool, each_in_slot, &each);
 	return each.rc;

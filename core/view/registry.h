@@ -52,9 +52,15 @@ uint64_t mrs_registry_followed(struct mrs_registered *listed);
  */
 int mrs_registry_pin(struct morsel_pool *pool, struct mrs_registered *listed, uint64_t first,
 		     uint64_t end, struct mrs_pin **pin);
-/* The same in a service thread: -EAGAIN, without words, instead of waiting or getting memory. */
+/*
+ * The same under the view's lock, for a service thread: -EAGAIN, without words, instead of waiting. One
+ * pin of each view is kept for it.
+ */
 int mrs_registry_try_pin(struct morsel_pool *pool, struct mrs_registered *listed, uint64_t first,
 			 uint64_t end, struct mrs_pin **pin);
+/* That pin, without looking at who is under way: the caller fences, and looks. The view's lock is held. */
+struct mrs_pin *mrs_registry_pin_told(struct morsel_pool *pool, struct mrs_registered *listed,
+				      uint64_t first, uint64_t end);
 void mrs_registry_unpin(struct morsel_pool *pool, struct mrs_registered *listed, struct mrs_pin *pin);
 
 /*
@@ -85,6 +91,9 @@ struct mrs_seen_view {
  */
 int mrs_registry_each(struct morsel_pool *pool, uint64_t family, uint64_t first, uint64_t end,
 		      int (*fn)(void *ctx, const struct mrs_seen_view *view), void *ctx);
+/* The same for all views that are listed. */
+int mrs_registry_all(struct morsel_pool *pool,
+		     int (*fn)(void *ctx, const struct mrs_seen_view *view), void *ctx);
 /* The first pin in [first, end) of any morsel of the family: true, and whose. */
 bool mrs_registry_pinned(struct morsel_pool *pool, uint64_t family, uint64_t first, uint64_t end,
 			 struct mrs_seen_view *by, struct mrs_pin *pin);

@@ -14,7 +14,9 @@
 #include <errno.h>
 
 #include "base/probe.h"
+#include "object/share.h"
 #include "view/cpu.h"
+#include "view/follow.h"
 #include "view/internal.h"
 #include "view/pager.h"
 
@@ -91,4 +93,80 @@ int mrs_view_remap(struct morsel_view *view, uint64_t first, uint64_t end)
 	mrs_registry_unpin(pool, view->listed, pin);
 	MRS_PROBE("view.remap.done");
 	return rc ? rc : remap.left ? -EAGAIN : 0;
+}
+
+/* ---- a view that has missed letters ---- */
+
+struct catch_up {
+	struct morsel_view *view;
+	uint64_t followed, moves;
+	uint64_t found; /* moves that it has missed, and that were found */
+	int rc;		/* the first error */
+};
+
+static bool has_missed(const struct catch_up *catch_up, uint64_t move)
+{
+	uint64_t ahead = move - catch_up->followed - 1;
+
+	return move > catch_up->followed && move <= catch_up->moves &&
+	       !(ahead < 64 && catch_up->view->ahead >> ahead & 1);
+}
+
+static uint64_t count_missed(const struct catch_up *catch_up)
+{
+	uint64_t missed = catch_up->moves - catch_up->followed, noted = catch_up->view->ahead;
+
+	if (missed < 64)
+		noted &= (1ull << missed) - 1;
+	return missed - (uint64_t)__builtin_popcountll(noted);
+}
+
+/* The page that has left these frames, if that concerns the view. */
+static int catch_up_with(void *ctx, const struct mrs_left *left)
+{
+	struct catch_up *catch_up = ctx;
+	struct morsel_view *view = catch_up->view;
+	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
+	uint64_t first = mrs_max(left->page, base);
+	uint64_t end =
+		mrs_min(left->page + left->pages, base + view->target.bytes / MRS_PAGE_BYTES);
+	int rc;
+
+	if (left->move && !has_missed(catch_up, left->move))
+		return 0;
+	rc = first < end ? mrs_view_remap(view, first - base, end - base) : 0;
+	catch_up->found += left->move != 0;
+	if (!catch_up->rc)
+		catch_up->rc = rc;
+	return 0;
+}
+
+/*
+ * What the view may still show of old is in quarantine for its process, from before the move is
+ * counted until no view of the process lags; each cell names its move. A break's frame is not
+ * there: who makes one waits for every view, and is under way as long as he does. Where a number is
+ * missing he has died, and all of the view is mapped anew. The count is read before the rest.
+ */
+int mrs_view_catch_up(struct morsel_view *view)
+{
+	struct morsel_pool *pool = view->morsel->pool;
+	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
+	uint64_t pages = view->target.bytes / MRS_PAGE_BYTES;
+	struct catch_up catch_up = {
+		.view = view,
+		.followed = mrs_registry_followed(view->listed),
+		.moves = mrs_load_acquire(&mrs_morsel_coherence(view->morsel)->moves),
+	};
+
+	if (view->backend != &mrs_backend_stitched || catch_up.followed >= catch_up.moves)
+		return 0;
+	if (!mrs_registry_is_settled(pool, view->morsel->cell, base, base + pages))
+		return -EAGAIN;
+	mrs_quarantine_left(pool, view->morsel->cell, catch_up_with, &catch_up);
+	if (!catch_up.rc && catch_up.found < count_missed(&catch_up))
+		catch_up.rc = mrs_view_remap(view, 0, pages);
+	MRS_PROBE("view.remap.caught_up");
+	if (!catch_up.rc)
+		mrs_view_followed_all(view, catch_up.moves);
+	return catch_up.rc;
 }

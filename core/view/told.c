@@ -206,14 +206,22 @@ static int follow_run(void *ctx, const struct mrs_run *run)
 static int told_remap(struct told *told, struct morsel_view *view, struct mrs_range range)
 {
 	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
-	int rc;
+	struct mrs_pin *pin;
+	int rc = -EAGAIN;
 
-	if (!mrs_view_is_cpu(view))
+	if (!mrs_view_is_cpu(view) || !view->watched)
 		return 0;
 	if (!told->letter->arg)
-		return mrs_view_remap(view, range.first, range.end);
-	rc = mrs_morsel_each_run(view->morsel, base + range.first, range.end - range.first,
-				 follow_run, view);
+		return mrs_view_catch_up(view);
+	/*
+	 * The asker holds the leaves while he waits. If he gives up between our look and our
+	 * mapping, who locks one of them then sees the pin, and leaves it.
+	 */
+	pin = mrs_registry_pin_told(told->pool, view->listed, base + range.first, base + range.end);
+	if (mrs_mail_is_awaited(told->pool, told->letter->word))
+		rc = mrs_morsel_each_run(view->morsel, base + range.first, range.end - range.first,
+					 follow_run, view);
+	mrs_registry_unpin(told->pool, view->listed, pin);
 	if (!rc)
 		mrs_view_followed(view, told->letter->arg);
 	return rc;

@@ -113,6 +113,7 @@ static int64_t keep_house(struct mrs_work *work, int64_t due_ns)
 
 	if (now < due_ns)
 		return due_ns;
+	mrs_quarantine_hurry(work->pool);
 	mrs_quarantine_sweep(work->pool);
 	mrs_promote_tick(work->pool);
 	return now + HOUSE_NS;

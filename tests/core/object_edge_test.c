@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <morsel/swap.h>
@@ -362,6 +363,140 @@ static void a_grant_of_what_was_evicted_elsewhere(void **state)
 	scene_end(&scene);
 }
 
+/* Another party: a handle of its own, with its own slot, service thread and descriptor. */
+static struct morsel_pool *again(struct morsel_pool *pool)
+{
+	struct morsel_pool *other;
+	int fd = dup(morsel_pool_fd(pool));
+
+	assert_true(fd >= 0);
+	assert_ok(morsel_pool_open_fd(fd, NULL, &other));
+	return other;
+}
+
+/* The letter is served when the page has gone: the hole must not be mapped unwatched. */
+static void a_letter_that_is_late(void **state)
+{
+	struct morsel_pool *pool;
+	struct morsel *morsel;
+	struct morsel_view *view;
+	struct scene scene;
+	uint64_t seen;
+
+	scene_begin(&scene);
+	pool = again(scene.pool);
+	morsel = object_open(pool, "m");
+	view = map(morsel, MORSEL_VIEW_STITCHED, MORSEL_READ);
+	pthread_mutex_lock(&view->lock);
+	assert_ok(move(scene.morsel, 4));
+	evict(&scene, 4, 1);
+	stop_at(0, "view.follow.mapped");
+	stop_at(1, "view.told.done");
+	pthread_mutex_unlock(&view->lock);
+	while (!mrs_load_acquire32(&stops[0].there) && !mrs_load_acquire32(&stops[1].there))
+		usleep(100);
+	seen = *word_at(view, 4);
+	let_go(0);
+	let_go(1);
+	assert_int_equal(seen, 1004);
+	expect_all(scene.view, 1000);
+	/* It has not followed, and does when it is asked. */
+	assert_int_equal(mrs_quarantine_sweep(scene.pool), 1);
+	for (unsigned i = 0; mrs_quarantine_sweep(scene.pool) && i < 1000; i++) {
+		mrs_quarantine_hurry(scene.pool);
+		usleep(1000);
+	}
+	assert_int_equal(mrs_quarantine_sweep(scene.pool), 0);
+	expect_all(view, 1000);
+	morsel_view_destroy(view);
+	assert_ok(morsel_close(morsel));
+	assert_ok(morsel_pool_close(pool));
+	scene_end(&scene);
+}
+
+/* Who writes and has missed a move is in nobody's way for longer than it takes to tell him again.
+ */
+static void a_writer_that_lags_catches_up(void **state)
+{
+	struct morsel_pool *pool;
+	struct morsel *morsel;
+	struct morsel_view *view;
+	struct scene scene;
+
+	scene_begin(&scene);
+	pool = again(scene.pool);
+	morsel = object_open(pool, "m");
+	view = map(morsel, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
+	for (uint64_t page = 4; page < 8; page++) {
+		pthread_mutex_lock(&view->lock);
+		if (page == 4)
+			assert_ok(move(scene.morsel, page));
+		else /* it lags: its writes cannot be stopped */
+			assert_int_equal(mrs_move(scene.morsel, page, frame_of(scene.morsel, page),
+						  free_frame(scene.pool)),
+					 -EAGAIN);
+		pthread_mutex_unlock(&view->lock);
+	}
+	for (unsigned i = 0; mrs_quarantine_sweep(scene.pool) && i < 1000; i++) {
+		mrs_quarantine_hurry(scene.pool);
+		usleep(1000);
+	}
+	assert_int_equal(mrs_quarantine_sweep(scene.pool), 0);
+	evict(&scene, 0, PAGES);
+	*word_at(view, 4) = 5;
+	*word_at(view, 5) = 6;
+	assert_int_equal(*word_at(scene.view, 4), 5);
+	assert_int_equal(*word_at(scene.view, 5), 6);
+	morsel_view_destroy(view);
+	assert_ok(morsel_close(morsel));
+	assert_ok(morsel_pool_close(pool));
+	scene_end(&scene);
+}
+
+/* The pager: moves page 4 when it is told to, and dies when the page is at its new place. */
+static int child_move(struct morsel_pool *pool)
+{
+	struct morsel *morsel = object_open(pool, "d");
+	struct morsel_view *view = map(morsel, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
+
+	assert_ok(mrs_pager_ensure(pool));
+	while (*word_at(view, 4) != 1004)
+		usleep(1000);
+	return move(morsel, 4);
+}
+
+static void a_mover_who_dies_is_counted(void **state)
+{
+	struct morsel_pool *pool = object_pool(64 * MIB);
+	struct morsel *morsel = object_create(pool, "d", PAGES * PAGE,
+					      MORSEL_EVICTABLE | MORSEL_SCATTERED, MORSEL_PAGES_4K);
+	pid_t pid = object_child_start(pool, "move", "", "move.linked:1");
+	struct morsel_view *view;
+	int status;
+
+	while (mrs_pager_slot(pool) >= MRS_SLOTS)
+		usleep(1000);
+	view = map(morsel, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
+	put_all(view, 1000);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	assert_true(morsel_pool_reap(pool) >= 0);
+	assert_int_equal(mrs_quarantine_sweep(pool), 1);
+	alarm(60);
+	expect_all(view, 1000);
+	put_all(view, 2000);
+	alarm(0);
+	for (unsigned i = 0; mrs_quarantine_sweep(pool) && i < 1000; i++) {
+		mrs_quarantine_hurry(pool);
+		usleep(1000);
+	}
+	assert_int_equal(mrs_quarantine_sweep(pool), 0);
+	expect_all(view, 2000);
+	morsel_view_destroy(view);
+	assert_ok(morsel_close(morsel));
+	object_pool_end(pool);
+}
+
 static uint64_t faults(struct morsel_pool *pool)
 {
 	return mrs_load_acquire(&mrs_pool_state(pool)->count[MRS_COUNT_FAULTS]);
@@ -429,7 +564,16 @@ static void marks_outlive_a_drop(void **state)
 	scene_end(&scene);
 }
 
-int main(void)
+static int run_child(char **argv)
+{
+	struct morsel_pool *pool;
+
+	if (morsel_pool_open_fd(atoi(argv[3]), NULL, &pool))
+		return 2;
+	return child_move(pool);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_stale_becomes_writable),
@@ -438,8 +582,13 @@ int main(void)
 		cmocka_unit_test(a_leaf_that_was_found_before),
 		cmocka_unit_test(a_grant_of_what_was_evicted_elsewhere),
 		cmocka_unit_test(a_grant_of_what_is_elsewhere),
+		cmocka_unit_test(a_letter_that_is_late),
+		cmocka_unit_test(a_writer_that_lags_catches_up),
+		cmocka_unit_test(a_mover_who_dies_is_counted),
 		cmocka_unit_test(marks_outlive_a_drop),
 	};
 
+	if (argc > 1 && !strcmp(argv[1], "--child"))
+		return run_child(argv);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
