@@ -3,15 +3,18 @@
  * back.
  *
  * One thread at a time reads (the others, if any, sleep until it lets them), many events at once;
- * several touches of one page are one fault. A reader that has more than one page to serve, or
- * whose last one took long, lets another read meanwhile. A page whose leaf somebody has locked is
- * put aside, where one thread tries it again and again, so that other pages' faults do not wait for
- * it. Who touched stays asleep until the page is filled, for only the fill wakes him.
+ * several touches of one page are one fault. A reader that has more than one page to serve lets
+ * another read meanwhile; one whose last page took long does so if others were waiting by then,
+ * for a while: where one thread alone touches, handing over would only cost. A page whose leaf
+ * somebody has locked is put aside, where one thread tries it again and again, so that other pages'
+ * faults do not wait for it. Who touched stays asleep until the page is filled, for only the fill
+ * wakes him.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +32,7 @@
 
 #define EVENTS_AT_ONCE 64
 #define LONG_NS	       100000  /* a fault that took longer may do so again */
+#define CROWD	       64      /* slow faults until it is found out anew whether others wait */
 #define RETRY_MIN_NS   50000   /* how long what was put aside rests at first, */
 #define RETRY_MAX_NS   5000000 /* and at last */
 
@@ -224,18 +228,26 @@ static void answer_end(struct mrs_faults *faults)
 	ioctl((int)faults->fd_plus_1 - 1, UFFDIO_ZEROPAGE, &zero);
 }
 
+static bool is_waited_for(int fd)
+{
+	struct pollfd ready = {.fd = fd, .events = POLLIN};
+
+	return poll(&ready, 1, 0) > 0;
+}
+
 static void *read_thread(void *ctx)
 {
 	struct mrs_faults *faults = ctx;
 	struct mrs_fault_threads *threads = &faults->threads;
 	struct mrs_fault_touch touch[EVENTS_AT_ONCE];
+	unsigned crowd = 0;
 	bool slow = false;
 
 	prctl(PR_SET_NAME, "morsel-faults");
 	begin_reading(threads);
 	while (!mrs_load_acquire32(&threads->stopping)) {
 		unsigned count = read_touches((int)faults->fd_plus_1 - 1, touch);
-		bool shared = slow || count > 1;
+		bool shared = (slow && crowd) || count > 1;
 		int64_t start;
 
 		if (mrs_load_acquire32(&threads->stopping))
@@ -246,8 +258,11 @@ static void *read_thread(void *ctx)
 		for (unsigned i = 0; i < count; i++)
 			serve_or_put_aside(faults, &touch[i]);
 		slow = count && mrs_now_ns() - start > (int64_t)count * LONG_NS;
+		crowd -= slow && crowd;
 		if (shared)
 			begin_reading(threads);
+		else if (slow && is_waited_for((int)faults->fd_plus_1 - 1))
+			crowd = CROWD;
 	}
 	answer_end(faults);
 	let_read(faults, false);
