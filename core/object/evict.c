@@ -72,6 +72,8 @@ struct evict {
 	const void *memory[MRS_SWAP_BATCH];
 	struct mrs_swap_page page[MRS_SWAP_BATCH];
 
+	bool unpinned; /* nobody pins any page from the batch's first to its last */
+
 	/* Why something stayed. */
 	bool pinned;
 	struct mrs_seen_view by;
@@ -207,11 +209,15 @@ static bool has_other_entries(struct evict *e, uint64_t entry)
 static void drop_held(struct evict *e)
 {
 	unsigned first, end = 0;
+	struct mrs_seen_view by;
+	struct mrs_pin pin;
 
 	for (unsigned i = 0; i < e->batch.count; i++)
 		if (mrs_retarget_has(&e->batch, i) && has_other_entries(e, e->batch.before[i]))
 			drop(e, i);
-	while (next_row(e, false, &first, &end))
+	e->unpinned = !mrs_registry_pinned(e->pool, e->coherence->family, leaf_page(e, 0),
+					   leaf_page(e, e->batch.count), &by, &pin);
+	while (!e->unpinned && next_row(e, false, &first, &end))
 		if (drop_pinned_row(e, first, end))
 			end = first;
 }
@@ -294,14 +300,37 @@ static void judge(struct evict *e)
 
 /* ---- 3: writers ---- */
 
+/*
+ * Does it do no harm to protect the leaf, too? One call for many pages is far cheaper than many.
+ * What is protected without need costs the next write a fault, so not what is in use; and never
+ * what is pinned: through a grant the kernel itself may write, which nobody may stop. (A pin that
+ * comes later waits for the intent, which covers all of the batch.)
+ */
+static bool may_protect(const struct evict *e, unsigned i)
+{
+	return mrs_retarget_has(&e->batch, i) ||
+	       (e->unpinned &&
+		mrs_entry_state(mrs_load_relaxed(&e->batch.entries[i])) == MRS_ENTRY_EVICTED);
+}
+
+/* The row of dirty leaves [first, *end) goes on to the last one that can be had with it. */
+static void widen_row(const struct evict *e, unsigned *end)
+{
+	for (unsigned i = *end; i < e->batch.count && may_protect(e, i); i++)
+		if (is_dirty(e, i))
+			*end = i + 1;
+}
+
 static void stop_writers(struct evict *e)
 {
 	unsigned first, end = 0;
 	int rc = 0;
 
-	while (!rc && next_row(e, true, &first, &end))
+	while (!rc && next_row(e, true, &first, &end)) {
+		widen_row(e, &end);
 		rc = mrs_pager_protect(e->pool, e->coherence->family, leaf_page(e, first),
 				       leaf_page(e, end));
+	}
 	MRS_PROBE("evict.protected");
 	if (!rc)
 		return;
@@ -513,6 +542,9 @@ static void count_leaf(struct evict *e, unsigned i)
 /* A row of leaves on consecutive frames has been punched; what its leaves become. */
 static void settle_row(struct evict *e, unsigned first, unsigned end, int rc)
 {
+	bool gone = !rc && is_hole(e, mrs_entry_frame(e->batch.before[first]),
+				   (end - first) * leaf_span(e));
+
 	for (unsigned i = first; i < end; i++) {
 		uint64_t entry = e->batch.before[i], frame = mrs_entry_frame(entry);
 		uint64_t clean = entry & ~MRS_ENTRY_DIRTY;
@@ -522,7 +554,7 @@ static void settle_row(struct evict *e, unsigned first, unsigned end, int rc)
 			mrs_retarget_set(&e->batch, i, entry);
 			continue;
 		}
-		if (!rc && is_hole(e, frame, leaf_span(e))) {
+		if (gone || (!rc && is_hole(e, frame, leaf_span(e)))) {
 			uint64_t state = (uint64_t)MRS_ENTRY_EVICTED << MRS_ENTRY_STATE_SHIFT;
 
 			clean &= ~(15ull << MRS_ENTRY_STATE_SHIFT);

@@ -304,7 +304,7 @@ static uint64_t evict_chunk(struct clock *clock, const struct chunk *chunk, uint
 	struct mrs_evict_job job = {.morsel = &morsel,
 				    .page = chunk->page,
 				    .pages = chunk->pages,
-				    .clean_only = true,
+				    .clean_only = need < chunk->pages,
 				    .quiet = true,
 				    .spared = spared};
 
@@ -315,7 +315,7 @@ static uint64_t evict_chunk(struct clock *clock, const struct chunk *chunk, uint
 	count = scan_chunk(clock, chunk, spared);
 	mrs_fetch_add(&mrs_pool_state(clock->pool)->count[MRS_COUNT_SECOND_CHANCE], count);
 	mrs_evict_job(&job);
-	if (job.evicted < need) {
+	if (job.clean_only && job.evicted < need) {
 		uint64_t clean = job.evicted;
 
 		job.clean_only = false;
