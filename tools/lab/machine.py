@@ -6,6 +6,7 @@
 """
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 from words import LabError
@@ -168,6 +169,16 @@ class Machine:
         server = "on" if node == 0 else "off,reconnect-ms=200"
         return ["-netdev", f"stream,id=wire,server={server},addr.type=unix,addr.path=../wire.sock",
                 "-device", f"virtio-net-pci,netdev=wire,mac=52:54:00:00:00:0{node + 1},host_mtu=4200"]
+
+
+def from_options(options):
+    """The machine that the words of morsel lab run or shell describe."""
+    return Machine(
+        memory=options.memory, cpus=options.cpus, iommu=options.iommu,
+        devices=tuple(word for word in options.device.split(",") if word), cxl=options.cxl, pmem=options.pmem,
+        pages=options.pages, nodes=getattr(options, "nodes", 1),
+        share=options.share and str(Path(options.share).resolve()), gdb=options.gdb,
+        arguments=tuple(shlex.split(options.qemu_args)), append=options.append)
 
 
 def make_sparse(path, size):

@@ -13,6 +13,8 @@ import subprocess
 from pathlib import Path
 
 import boot
+import machine as machines
+from options import read
 from words import LabError, say
 
 TREE = Path(__file__).resolve().parents[2]
@@ -62,16 +64,15 @@ def program_of(test, account):
 
 def run_machine(lab, name, description, tests, known, folder):
     """[(test, Result, may skip)] of one machine; whatever keeps it from booting fails them all."""
-    import lab as command
     kernel_name, account, words = description
     missing = sorted(test for test in tests if test not in known)
     results = [(test, boot.Result(test, "failed", "listed for the lab, but no such test is registered"), False)
                for test in missing]
     programs = [program_of(known[test], account) for test in tests if test in known]
     try:
-        options = command.parse(["run", "--kernel", kernel_name, *words])
+        machine = machines.from_options(read("run", words))
         kernel = lab.kernel(kernel_name)
-        nodes = boot.run(lab, command.machine_of(options), kernel, programs, folder)
+        nodes = boot.run(lab, machine, kernel, programs, folder)
     except LabError as error:
         return results + [(program.name, boot.Result(program.name, "failed", str(error)), False)
                           for program in programs]

@@ -52,6 +52,9 @@ int swap_remove(const struct command *self, int argc, char **argv);
 int swap_on(const struct command *self, int argc, char **argv);
 int swap_list(const struct command *self, int argc, char **argv);
 
+/* lab.c */
+int lab_run(const struct command *self, int argc, char **argv);
+
 /* stat.c */
 int stat_show(const struct command *self, int argc, char **argv);
 

@@ -78,6 +78,11 @@ static const struct command commands[] = {
 	 pager_run},
 	{"doctor", "", "Tell what this machine offers, what is missing, and the remedy.", PRINTS, 0,
 	 0, doctor},
+	{"lab run", "PROGRAM", "Boot an emulated machine and run a program in it.", 0, 1, -1,
+	 lab_run},
+	{"lab shell", "", "Boot an emulated machine and be in its shell.", 0, 0, 0, lab_run},
+	{"lab fetch", "[PART...]", "Fetch kernels and QEMU into the cache.", 0, 0, -1, lab_run},
+	{"lab kernel", "", "Build the lab's own kernel into the cache, once.", 0, 0, 0, lab_run},
 	{"version", "", "Print the versions of the command and of the library.", PRINTS, 0, 0,
 	 version},
 	{"help", "[COMMAND]", "Explain the command, or one of its commands.", 0, 0, 2, help},
@@ -117,7 +122,7 @@ static int overview(void)
 }
 
 /*
- * The command that argv begins with: one word, or two after "pool" or "swap". *words tells how many it took.
+ * The command that argv begins with: one word, or two after a group's. *words tells how many it took.
  * NULL if there is none.
  */
 static const struct command *find(int argc, char **argv, int *words)
@@ -140,7 +145,8 @@ static const struct command *find(int argc, char **argv, int *words)
 /* Words that begin several commands. */
 static bool is_group(const char *word)
 {
-	return !strcmp(word, "pool") || !strcmp(word, "swap");
+	return !strcmp(word, "lab") ||
+	       !strcmp(word, "pool") || !strcmp(word, "swap");
 }
 
 static int group_overview(const char *group, FILE *out)

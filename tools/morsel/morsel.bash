@@ -40,6 +40,10 @@ declare -gA _morsel_options=(
 	["who"]="--pool --json --help"
 	["pager"]="--serve --pool --help"
 	["doctor"]="--json --help"
+	["lab run"]="--kernel --modules --iommu --device --memory --cpus --pages --cxl --pmem --share --file --append --qemu-binary --qemu-args --accel --gdb --log --nodes --user --timeout --powercut --help"
+	["lab shell"]="--kernel --modules --iommu --device --memory --cpus --pages --cxl --pmem --share --file --append --qemu-binary --qemu-args --accel --gdb --log --help"
+	["lab fetch"]="--help"
+	["lab kernel"]="--jobs --help"
 	["version"]="--json --help"
 	["help"]="--help"
 )
@@ -81,7 +85,7 @@ _morsel()
 		mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "")" -- "$current")
 		return
 	fi
-	if [[ $command == pool || $command == swap ]]; then
+	if [[ $command == lab || $command == pool || $command == swap ]]; then
 		if ((COMP_CWORD == 2)); then
 			mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "$command ") --help" \
 				-- "$current")
@@ -93,6 +97,26 @@ _morsel()
 	case $previous in
 	--pages)
 		mapfile -t COMPREPLY < <(compgen -W "mixed 4k 2m 1g" -- "$current")
+		return
+		;;
+	--iommu)
+		mapfile -t COMPREPLY < <(compgen -W "none intel intel-first virtio amd" -- "$current")
+		return
+		;;
+	--kernel)
+		mapfile -t COMPREPLY < <(compgen -W "stock 6.1 6.12 lab" -f -- "$current")
+		return
+		;;
+	--device)
+		mapfile -t COMPREPLY < <(compgen -W "edu nvme disk edu,nvme" -- "$current")
+		return
+		;;
+	--accel)
+		mapfile -t COMPREPLY < <(compgen -W "kvm tcg" -- "$current")
+		return
+		;;
+	--cxl)
+		mapfile -t COMPREPLY < <(compgen -W "volatile persistent" -- "$current")
 		return
 		;;
 	--compression)
