@@ -57,6 +57,8 @@ int mrs_domain_make(const struct morsel_iommu_function *function, struct morsel_
 void mrs_domain_free(struct morsel_domain *domain)
 {
 	domain->way->close(domain);
+	/* With its descriptor everything is unpinned, also what did not go when it was told to. */
+	mrs_memory_pinned(domain, -(int64_t)domain->pinned);
 	mrs_iova_free(&domain->iova);
 	mrs_memory_free(domain);
 	pthread_mutex_destroy(&domain->lock);

@@ -178,6 +178,18 @@ static int view_invalidate(struct morsel_target *target, uint64_t offset, uint64
 	return leave(view, mrs_map_forget(view, offset, bytes));
 }
 
+#define SUSPEND_TRIES 3
+
+/* The kernel does not refuse this but for want of memory of its own: it is asked again. */
+static int suspend_surely(struct mrs_view *view)
+{
+	int rc = -EAGAIN;
+
+	for (unsigned i = 0; rc && i < SUSPEND_TRIES; i++)
+		rc = mrs_map_suspend(view);
+	return rc;
+}
+
 static void view_destroy(struct morsel_target *target)
 {
 	struct mrs_view *view = target->state;
@@ -191,7 +203,7 @@ static void view_destroy(struct morsel_target *target)
 	if (view->tracking && !--view->domain->dirty_users)
 		view->domain->way->dirty(view->domain, false);
 	/* The IOVAs stay taken where the kernel has not let go: nobody else gets what it maps. */
-	if (!mrs_map_suspend(view))
+	if (!suspend_surely(view))
 		mrs_iova_give(&view->domain->iova, view->iova);
 	unlink_view(view);
 	pthread_mutex_unlock(&view->domain->lock);
