@@ -17,10 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#define PROBES		512
-#define PROBE_NAME_MAX	48
+#define PROBES	       512
+#define PROBE_NAME_MAX 48
 
 struct probe_record {
 	uint32_t claimed;
@@ -34,7 +35,25 @@ static struct probe_record *records = private_records;
 static char kill_name[PROBE_NAME_MAX];
 static uint64_t kill_at;
 static bool tell; /* at which probe it is */
+static char *trace;
+static uint64_t trace_bytes;
 static uint64_t hits_that_count; /* by this process, for kill_at */
+
+static void open_trace(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	struct stat file;
+	void *map = MAP_FAILED;
+
+	if (fd >= 0 && !fstat(fd, &file) && file.st_size > 0)
+		map = mmap(NULL, (size_t)file.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (fd >= 0)
+		close(fd);
+	if (map == MAP_FAILED)
+		return;
+	trace = map;
+	trace_bytes = (uint64_t)file.st_size;
+}
 
 static void probe_setup(void)
 {
@@ -55,6 +74,8 @@ static void probe_setup(void)
 			records = map;
 	}
 	tell = getenv("MORSEL_PROBE_TELL");
+	if (getenv("MORSEL_PROBE_TRACE"))
+		open_trace(getenv("MORSEL_PROBE_TRACE"));
 	if (colon && colon - kill_text < PROBE_NAME_MAX) {
 		memcpy(kill_name, kill_text, colon - kill_text);
 		kill_at = strtoull(colon + 1, NULL, 10);
@@ -85,9 +106,10 @@ static struct probe_record *record_of(const char *name)
 	return NULL;
 }
 
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
 void mrs_probe_hit(const char *name)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct probe_record *record;
 
 	pthread_once(&once, probe_setup);
@@ -103,6 +125,33 @@ void mrs_probe_hit(const char *name)
 	    write(STDERR_FILENO, "\n", 1) > 0)
 		tell = false;
 	kill(getpid(), SIGKILL);
+}
+
+/* ---- the trace ---- */
+
+struct mrs_probe_event *mrs_probe_note(const char *name, size_t words)
+{
+	struct mrs_probe_event *event;
+	size_t bytes = sizeof(*event) + words * sizeof(uint64_t);
+	uint64_t at;
+
+	pthread_once(&once, probe_setup);
+	if (!trace)
+		return NULL;
+	/* One order for all, in which a step comes after those that it has seen the effects of. */
+	at = __atomic_fetch_add((uint64_t *)trace, bytes, __ATOMIC_SEQ_CST);
+	if (at + sizeof(uint64_t) + bytes > trace_bytes)
+		return NULL;
+	event = (struct mrs_probe_event *)(trace + sizeof(uint64_t) + at);
+	event->bytes = (uint32_t)bytes;
+	event->pid = (uint32_t)getpid();
+	strncpy(event->name, name, sizeof(event->name) - 1);
+	return event;
+}
+
+void mrs_probe_noted(struct mrs_probe_event *event, size_t words)
+{
+	__atomic_store_n(&event->length, (uint32_t)words, __ATOMIC_RELEASE);
 }
 
 #else

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include "object/internal.h"
+#include "object/retarget_probe.h"
 #include "view/pager.h"
 
 /* ---- work areas ---- */
@@ -112,13 +113,14 @@ static void add_leaf(struct mrs_bring *area, const struct mrs_retarget *batch, u
 /* ---- load ---- */
 
 /* The first error that is not of one page; each page's own is in its rc. */
-static int load(struct mrs_bring *area, struct morsel_pool *pool)
+static int load(struct mrs_bring *area, const struct mrs_retarget *batch)
 {
+	struct morsel_pool *pool = batch->morsel->pool;
 	struct mrs_swap *swap = mrs_swap_of(pool);
 
 	if (!swap)
 		return -EIO;
-	MRS_PROBE("bring.loading");
+	MRS_PROBE_LEAVES("bring.loading", batch, area->leaf, area->count);
 	if (area->count > 1 && !mrs_bring_in_signal(pool)) {
 		mrs_swap_load(swap, area->page, area->memory, area->count);
 		return 0;
@@ -222,7 +224,7 @@ static int copy_all(struct mrs_bring *area, const struct mrs_retarget *batch,
 			for (unsigned j = k; rc && j < k + n; j++)
 				there[area->leaf[j] / 64] |= 1ull << area->leaf[j] % 64;
 		}
-		MRS_PROBE("bring.copied");
+		MRS_PROBE_LEAVES("bring.copied", batch, &area->leaf[k], n);
 		k += n;
 	}
 	return 0;
@@ -339,7 +341,7 @@ static int bring_small(struct mrs_retarget *batch, const struct mrs_window *wind
 			add_leaf(area, batch, i);
 	if (!area->count)
 		return 0;
-	rc = load(area, batch->morsel->pool);
+	rc = load(area, batch);
 	return rc ? rc : bring_added(area, batch, window, wanted->dirty);
 }
 
@@ -353,7 +355,7 @@ static int bring_huge(struct mrs_retarget *batch, const struct mrs_window *windo
 	if (rc)
 		return rc;
 	add_leaf(area, batch, i);
-	rc = load(area, batch->morsel->pool);
+	rc = load(area, batch);
 	if (rc || !all_loaded(area))
 		return rc;
 	return bring_added(area, batch, window, dirty);

@@ -32,7 +32,7 @@
 #include "base/trace.h"
 #include "object/evict.h"
 #include "object/internal.h"
-#include "object/retarget.h"
+#include "object/retarget_probe.h"
 #include "object/share.h"
 #include "swap/swap.h"
 #include "view/mailbox.h"
@@ -331,7 +331,7 @@ static void stop_writers(struct evict *e)
 		rc = mrs_pager_protect(e->pool, e->coherence->family, leaf_page(e, first),
 				       leaf_page(e, end));
 	}
-	MRS_PROBE("evict.protected");
+	MRS_PROBE_BATCH("evict.protected", &e->batch, NULL);
 	if (!rc)
 		return;
 	note_failure(e, rc);
@@ -481,7 +481,7 @@ static void save(struct evict *e)
 		note_failure(e, rc);
 		rc = save_once(e);
 	}
-	MRS_PROBE("evict.saved");
+	MRS_PROBE_BATCH("evict.saved", &e->batch, NULL);
 	if (rc) {
 		note_failure(e, rc);
 		e->clean_only = true;
@@ -490,7 +490,7 @@ static void save(struct evict *e)
 	}
 	for (unsigned n = 0; n < e->saves; n++)
 		keep_slot(e, n);
-	MRS_PROBE("evict.kept");
+	MRS_PROBE_BATCH("evict.kept", &e->batch, e->dirty);
 }
 
 /* ---- 5 and 6: the memory goes ---- */
@@ -603,7 +603,8 @@ static void take_memory(struct evict *e)
 		rc = mrs_pool_punch(e->pool, frame, (end - first) * leaf_span(e));
 		if (rc)
 			note_failure(e, rc);
-		MRS_PROBE("evict.punched");
+		for (unsigned i = first; i < end; i++)
+			MRS_PROBE_LEAF("evict.punched", &e->batch, i, e->batch.before[i]);
 		settle_row(e, first, end, rc);
 	}
 }
@@ -619,7 +620,7 @@ static bool look_around(struct evict *e)
 	drop_held(e);
 	/* After the pins and before the views: step 1. Acquire: pairs with an unpin's release. */
 	e->epoch = mrs_load_acquire(&e->coherence->epoch);
-	MRS_PROBE("evict.looked");
+	MRS_PROBE_BATCH("evict.looked", &e->batch, NULL);
 	rc = stop_devices(e);
 	/* Zeros are for this morsel alone; a clone has come in between, or is being made. */
 	if (!rc && e->job->discard &&
@@ -646,7 +647,7 @@ static void evict_batch(struct evict *e)
 		stop_writers(e);
 	save(e);
 	mrs_retarget_mark(&e->batch, MRS_RETARGET_COPIED);
-	MRS_PROBE("evict.copied");
+	MRS_PROBE_BATCH("evict.copied", &e->batch, NULL);
 	take_memory(e);
 	mrs_retarget_end(&e->batch);
 }

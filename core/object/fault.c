@@ -25,6 +25,7 @@
 #include "base/trace.h"
 #include "object/bring.h"
 #include "object/internal.h"
+#include "object/retarget_probe.h"
 #include "object/share.h"
 #include "view/pager.h"
 
@@ -193,7 +194,7 @@ static int lift(const struct touch *t, const struct mrs_retarget *batch, unsigne
 	uint64_t end = mrs_min(first + pages, w->first + w->pages);
 	int rc;
 
-	MRS_PROBE("fault.lifting");
+	MRS_PROBE_LEAF("fault.lifting", batch, i, batch->before[i]);
 	rc = mrs_uffd_protect(w->fd, mrs_window_at(w, from), (end - from) * MRS_PAGE_BYTES, false);
 	if (rc != -ENOENT && rc != -ESRCH)
 		return rc;

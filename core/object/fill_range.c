@@ -14,6 +14,7 @@
 
 #include "object/bring.h"
 #include "object/internal.h"
+#include "object/retarget_probe.h"
 #include "object/share.h"
 #include "view/pager.h"
 
@@ -64,7 +65,8 @@ static int open_stretch(const struct range *r, struct mrs_retarget *batch, unsig
 
 	for (unsigned k = i; k < end; k++)
 		mrs_retarget_dirty(batch, k);
-	MRS_PROBE("fill.range.lifting");
+	for (unsigned k = i; k < end; k++)
+		MRS_PROBE_LEAF("fill.range.lifting", batch, k, batch->before[k]);
 	if (from < to && w->writable)
 		rc = mrs_uffd_protect(w->fd, mrs_window_at(w, from), (to - from) * MRS_PAGE_BYTES,
 				      false);

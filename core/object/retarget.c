@@ -79,6 +79,7 @@
 
 #include "object/break.h"
 #include "object/internal.h"
+#include "object/retarget_probe.h"
 
 #define ENTRIES	     512u
 #define WAIT_SPINS   200u
@@ -207,7 +208,7 @@ static int announce(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_t
 	mrs_store_release32(&intent->step, (uint32_t)kind << 8 | MRS_RETARGET_LOCKING);
 	mrs_store_release(&intent->cell[0], morsel->cell);
 	mrs_full_fence(); /* A */
-	MRS_PROBE("retarget.announced");
+	MRS_PROBE_BATCH("retarget.announced", batch, NULL);
 	end = mrs_pages_in(mrs_load_acquire(&record->bytes));
 	/* Who has it open knows that it is there; the evictor has not. */
 	if (page < end && mrs_state_of(mrs_load_acquire(&record->state)) != MRS_RECORD_FREEING &&
@@ -288,6 +289,7 @@ static bool try_lock(struct mrs_retarget *batch, unsigned i, uint64_t *seen)
 		if (mrs_cas(&batch->entries[i], &entry,
 			    mrs_entry_locked(entry, batch->txn.index))) {
 			own(batch, i, entry);
+			MRS_PROBE_LEAF("retarget.locking", batch, i, entry);
 			return true;
 		}
 	}
@@ -430,7 +432,6 @@ static unsigned lock_wanted(struct mrs_retarget *batch,
 		    !want(ctx, batch->page + i * span, seen) || !try_lock(batch, i, &seen))
 			continue;
 		locked++;
-		MRS_PROBE("retarget.locking");
 	}
 	return locked;
 }
@@ -454,11 +455,11 @@ int mrs_retarget_begin(struct morsel *morsel, enum mrs_retarget_kind kind, uint6
 		aim(batch, &leaf, leafs_until(&leaf, *next));
 		locked = lock_wanted(batch, want, ctx);
 		mrs_full_fence(); /* B */
+		MRS_PROBE_BATCH("retarget.locked", batch, NULL);
 		if (batch->count && (!batch->shared || is_ours_still(batch)))
 			break;
 		mrs_retarget_abort(batch);
 	} while (true);
-	MRS_PROBE("retarget.locked");
 	*next = mrs_min(*next, batch->page + ((uint64_t)batch->count << 9 * batch->level));
 	if (!locked)
 		mrs_txn_end(&batch->txn);
@@ -478,7 +479,7 @@ int mrs_retarget_one(struct morsel *morsel, enum mrs_retarget_kind kind, uint64_
 		aim(batch, &leaf, 1);
 		if (try_lock(batch, 0, &seen)) {
 			mrs_full_fence(); /* B */
-			MRS_PROBE("retarget.locked");
+			MRS_PROBE_BATCH("retarget.locked", batch, NULL);
 			if (!batch->shared || is_ours_still(batch))
 				return 0;
 			mrs_retarget_abort(batch);
@@ -511,6 +512,7 @@ void mrs_retarget_set(struct mrs_retarget *batch, unsigned i, uint64_t entry)
 		  batch->txn.index + 1);
 	disown(batch, i);
 	mrs_entry_put(batch->morsel->pool, &batch->entries[i], entry);
+	MRS_PROBE_LEAF("retarget.set", batch, i, entry);
 }
 
 void mrs_retarget_drop(struct mrs_retarget *batch, unsigned i)
@@ -523,7 +525,7 @@ void mrs_retarget_dirty(struct mrs_retarget *batch, unsigned i)
 	MRS_CHECK(mrs_retarget_has(batch, i));
 	batch->before[i] |= MRS_ENTRY_DIRTY;
 	mrs_store_release(&batch->entries[i], mrs_entry_locked(batch->before[i], batch->txn.index));
-	MRS_PROBE("retarget.dirty");
+	MRS_PROBE_LEAF("retarget.dirty", batch, i, batch->before[i]);
 }
 
 static bool holds_any(const struct mrs_retarget *batch)
@@ -543,14 +545,14 @@ void mrs_retarget_abort(struct mrs_retarget *batch)
 	for (unsigned i = 0; i < batch->count; i++)
 		if (mrs_retarget_has(batch, i))
 			mrs_retarget_drop(batch, i);
-	MRS_PROBE("retarget.aborted");
+	MRS_PROBE_BATCH("retarget.aborted", batch, NULL);
 	mrs_txn_end(&batch->txn);
 }
 
 void mrs_retarget_end(struct mrs_retarget *batch)
 {
 	MRS_CHECK(!holds_any(batch));
-	MRS_PROBE("retarget.ending");
+	MRS_PROBE_BATCH("retarget.ending", batch, NULL);
 	mrs_txn_end(&batch->txn);
 }
 
@@ -592,7 +594,7 @@ int mrs_retarget_split(struct mrs_retarget *batch, unsigned i)
 	for (unsigned k = 0; k < ENTRIES; k++)
 		own(batch, k, mrs_entry_unlocked(mrs_load_relaxed(&batch->entries[k])));
 	mrs_fetch_add(&mrs_pool_state(batch->morsel->pool)->count[MRS_COUNT_SPLITS], 1);
-	MRS_PROBE("retarget.split.done");
+	MRS_PROBE_BATCH("retarget.split.done", batch, NULL);
 restore_step:
 	mrs_store_release32(&intent->step, (step & ~0xffu) | MRS_RETARGET_LOCKING);
 	return rc;

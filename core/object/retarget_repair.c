@@ -10,7 +10,7 @@
 
 #include "object/bring.h"
 #include "object/internal.h"
-#include "object/retarget.h"
+#include "object/retarget_probe.h"
 #include "object/share.h"
 
 #define ENTRIES 512u
@@ -72,20 +72,22 @@ static uint64_t judged(const struct repair *r, uint64_t entry)
 	}
 }
 
-static void settle(const struct repair *r, uint64_t *place)
+/* Leaf i of a table. */
+static void settle(const struct repair *r, uint64_t frame, uint64_t *entries, unsigned i)
 {
-	uint64_t entry = mrs_load_acquire(place);
+	uint64_t entry = mrs_load_acquire(&entries[i]);
 
 	if (!is_dead_ones(r, entry))
 		return;
-	mrs_entry_put(r->txn->pool, place, judged(r, mrs_entry_unlocked(entry)));
-	MRS_PROBE("retarget.repair.settled");
+	entry = judged(r, mrs_entry_unlocked(entry));
+	mrs_entry_put(r->txn->pool, &entries[i], entry);
+	MRS_PROBE_REPAIR("retarget.repair.settled", r->txn, frame << 9 | i, entry);
 }
 
-static void settle_all(const struct repair *r, uint64_t *entries, unsigned first)
+static void settle_all(const struct repair *r, uint64_t frame, uint64_t *entries, unsigned first)
 {
 	for (unsigned i = first; i < ENTRIES; i++)
-		settle(r, &entries[i]);
+		settle(r, frame, entries, i);
 }
 
 static uint64_t *table_at(const struct repair *r, uint64_t frame)
@@ -118,7 +120,7 @@ static void is_linked(const struct repair *r, uint64_t frame, uint64_t *pieces)
 		mrs_prop_clear(r->txn, first, MRS_PROP_DEPOSIT, NULL);
 }
 
-static void repair_split(const struct repair *r, uint64_t *entries, unsigned first)
+static void repair_split(const struct repair *r, uint64_t frame, uint64_t *entries, unsigned first)
 {
 	for (unsigned i = first; i < ENTRIES; i++) {
 		uint64_t entry = mrs_load_acquire(&entries[i]);
@@ -127,7 +129,7 @@ static void repair_split(const struct repair *r, uint64_t *entries, unsigned fir
 		if (mrs_entry_state(entry) != MRS_ENTRY_TABLE) {
 			if (is_dead_ones(r, entry))
 				make_stale(r, entry);
-			settle(r, &entries[i]);
+			settle(r, frame, entries, i);
 			continue;
 		}
 		pieces = table_at(r, mrs_entry_frame(entry));
@@ -135,8 +137,8 @@ static void repair_split(const struct repair *r, uint64_t *entries, unsigned fir
 			continue;
 		is_linked(r, mrs_entry_frame(entry), pieces);
 		/* The first piece last: as long as it is locked, this is to be done. */
-		settle_all(r, pieces, 1);
-		settle(r, &pieces[0]);
+		settle_all(r, mrs_entry_frame(entry), pieces, 1);
+		settle(r, mrs_entry_frame(entry), pieces, 0);
 	}
 }
 
@@ -157,11 +159,11 @@ static void repair_join(const struct repair *r, uint64_t frame, uint64_t *entrie
 	    is_dead_ones(r, leaf.entry)) {
 		for (unsigned i = 0; i < ENTRIES; i++)
 			mrs_entry_put(r->txn->pool, &entries[i], stale);
-		settle(r, leaf.place);
+		settle(r, leaf.table, leaf.place - leaf.index, leaf.index);
 		return;
 	}
 	is_linked(r, frame, entries);
-	settle_all(r, entries, 0);
+	settle_all(r, frame, entries, 0);
 }
 
 void mrs_retarget_repair(struct mrs_txn *txn)
@@ -180,9 +182,9 @@ void mrs_retarget_repair(struct mrs_txn *txn)
 		mrs_quarantine_repair(txn,
 				      mrs_entry_frame(mrs_load_acquire(&entries[leaf % ENTRIES])));
 	if (r.kind == MRS_RETARGET_SPLIT)
-		repair_split(&r, entries, leaf % ENTRIES);
+		repair_split(&r, leaf / ENTRIES, entries, leaf % ENTRIES);
 	else if (r.kind == MRS_RETARGET_PROMOTE)
 		repair_join(&r, leaf / ENTRIES, entries);
 	else
-		settle_all(&r, entries, leaf % ENTRIES);
+		settle_all(&r, leaf / ENTRIES, entries, leaf % ENTRIES);
 }

@@ -41,6 +41,7 @@ CONFIGURATIONS = {
         ("asked dies", "-DMAIL -DMAP_ONCE -DNO_WRITER -DDEATH=2", ""),
         ("maps anew", "-DREMAPS -DREADS -DNO_MAPPER", ""),
         ("dies mapping anew", "-DREMAPS -DREADS -DNO_MAPPER -DDEATH=1", ""),
+        ("gives up", "-DGIVES_UP -DREADS -DMAP_ONCE", ""),
         ("two pagers", "-DPAGERS=2 -DREADS -DNO_MAPPER", ""),
         ("one of two pagers dies", "-DPAGERS=2 -DREADS -DNO_MAPPER -DDEATH=0", ""),
     ],
@@ -129,11 +130,23 @@ def refute(model, guard, number, seconds):
     return f"{search.states:>10} states until: {search.why}"
 
 
+def check_steps(model):
+    """The steps of a model are probes of the code."""
+    probes = {name for path in (HERE.parents[1] / "core").rglob("*.c")
+              for name in re.findall(r'PROBE(?:_\w+)?\("([\w.]+)"', path.read_text())}
+    text = (HERE / f"{model}.pml").read_text()
+    steps = set(re.findall(r"\bSTEP(?:_IF|_MAYBE)?\((?:[^()]|\([^()]*\))*?\b([A-Z]\w+)\)", text))
+    unknown = steps - {name.upper().replace(".", "_") for name in probes} - {"A_B_C"}
+    if unknown or not steps:
+        raise SystemExit(f"{model}: steps that are no probes: {sorted(unknown)}")
+
+
 def jobs_of(model, seconds, heavy):
     def alone(*arguments):
         with heavy:
             return verify(*arguments)
 
+    check_steps(model)
     guards = guards_of(model)
     if set(guards) != set(WITHOUT[model]):
         raise SystemExit(f"{model}: guards without a configuration, or the reverse: "

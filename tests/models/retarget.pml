@@ -24,6 +24,9 @@
  * device view is forgotten by mail, which it may not answer. Who takes part in a search is said by
  * macros: check_models.py.
  *
+ * STEP(who, A_B_C) says that the probe a.b.c stands there in the code. With -DTRACE the model does only
+ * what a trace of the torture test says that has been done: replay.py, and the end of this file.
+ *
  * GUARD(X) is true unless the model is made with -DNO=X: check_models.py takes each away in turn,
  * and demands that something goes wrong then.
  */
@@ -33,8 +36,7 @@
 
 #define NONE   0
 #define EVICT  1
-#define FILL   2
-#define DIRTY  3
+#define SERVE  2 /* fill, or make dirty */
 #define NOBODY 9
 #define SLOTS  2
 
@@ -74,6 +76,75 @@
 #define REMAP_EPOCH	    29 /* and no page is clean after it */
 #define ANSWER_NAMES	    30 /* an answer is for the letter that it names */
 #define PINS_BEFORE_EPOCH   31 /* pins are looked at before the epoch is read: a remap ends between */
+
+/* ---- probes ---- */
+
+#ifdef TRACE
+int which, at;
+byte next_step, next_who;
+bool next_held, next_mapped, next_dirty, next_named, next_copied, next_evict;
+bool dying;
+
+c_decl {
+\#include "traces.h"
+}
+c_code {
+	static unsigned char accepted[TRACES];
+	static int furthest[TRACES];
+
+	static void report(void)
+	{
+		for (int i = 0; i < TRACES; i++)
+			printf("trace %d: %d %s\n", i, furthest[i], accepted[i] ? "accepted" : "refused");
+	}
+}
+
+inline look_at_next()
+{
+	c_code {
+		const unsigned char *next = trace_at(now.which, now.at);
+
+		now.next_step = next[0];
+		now.next_who = next[1];
+		now.next_held = next[2] & 1;
+		now.next_mapped = next[2] >> 1 & 1;
+		now.next_dirty = next[2] >> 2 & 1;
+		now.next_named = next[2] >> 3 & 1;
+		now.next_copied = next[2] >> 4 & 1;
+		now.next_evict = next[2] >> 5 & 1;
+		if (now.at > furthest[now.which])
+			furthest[now.which] = now.at;
+		accepted[now.which] |= !now.next_step;
+		/* Once is enough. */
+		if (accepted[now.which])
+			now.next_step = 0;
+	}
+}
+
+inline advance()
+{
+	at++;
+	look_at_next()
+}
+
+/* As it was noted, if it was noted under the leaf's lock. */
+#define NOTED(me)                                                                       \
+	(!next_held || (lock == me + 1 && mapped == next_mapped && dirty == next_dirty && \
+			(op[me] != NONE) == next_named && copied[me] == next_copied))
+#define STEP(me, name) \
+	atomic { next_step == name && next_who == me && NOTED(me) -> advance() }
+#define STEP_IF(condition, me, name) \
+	if :: (condition) -> STEP(me, name) :: !(condition) fi
+#define STEP_MAYBE(me, name) \
+	if :: STEP(me, name) :: skip fi
+/* For another page's reason, or one that is not in the model. */
+#define MAY_GIVE_UP if :: ok = false :: skip fi
+#else
+#define STEP(me, name)
+#define STEP_IF(condition, me, name)
+#define STEP_MAYBE(me, name)
+#define MAY_GIVE_UP
+#endif
 
 /* ---- shared memory ---- */
 
@@ -284,7 +355,8 @@ inline evict(me)
 	saw_pin = pinned || remapping;
 #endif
 #if GUARD(INTENT_FIRST)
-	op[me] = EVICT; /* retarget.announced */
+	op[me] = EVICT;
+	STEP(me, RETARGET_ANNOUNCED);
 #endif
 	/* The entry is compared and swapped from what was seen of it. */
 	d_step {
@@ -292,14 +364,17 @@ inline evict(me)
 		:: lock == 0 && mapped -> lock = me + 1
 		:: else -> ok = false
 		fi
-	}; /* retarget.locked */
+	};
 	if
 	:: !ok -> d_step { end_intent(me); forget() }
 	:: ok ->
+		STEP(me, RETARGET_LOCKING);
 #if !GUARD(INTENT_FIRST)
 		op[me] = EVICT;
 #endif
 		/* full fence */
+		STEP(me, RETARGET_LOCKED);
+		MAY_GIVE_UP;
 #if !GUARD(PINS_BEFORE_EPOCH)
 		d_step { fresh_epoch[me] = true; page_is_clean() };
 #endif
@@ -307,10 +382,11 @@ inline evict(me)
 		saw_pin = pinned || remapping;
 #endif
 #if GUARD(PINS_LOOKED_AT)
-		ok = !saw_pin;
+		ok = ok && !saw_pin;
 #endif
 #if GUARD(EPOCH_BEFORE_LOOK) && GUARD(PINS_BEFORE_EPOCH)
-		d_step { fresh_epoch[me] = true; page_is_clean() }; /* evict.looked */
+		d_step { fresh_epoch[me] = true; page_is_clean() };
+		STEP_IF(ok, me, EVICT_LOOKED);
 #endif
 #if GUARD(PAGER_FENCE)
 		look_at_registry();
@@ -321,16 +397,20 @@ inline evict(me)
 #ifdef MAIL
 		if
 		:: ok && device -> /* all who have it are asked to forget it */
-			d_step { mail = true; letter = false }; /* mail.ask.written */
+			d_step { mail = true; letter = false };
+			STEP(me, MAIL_ASK_WRITTEN);
 			if
-			:: !mail -> skip /* mail.ask.awaited */
+			:: !mail -> STEP(me, MAIL_ASK_AWAITED); skip
 			:: d_step { ok = !mail || !GUARD(ALL_ACKS); mail = false; letter = false } /* time-out */
 			fi
 		:: else -> skip
 		fi;
 #endif
 		stop_writer(1);
-		stop_writer(2); /* evict.protected */
+		stop_writer(2);
+		MAY_GIVE_UP;
+		STEP_IF(ok, me, EVICT_PROTECTED);
+		MAY_GIVE_UP;
 		d_step {
 			if
 			:: !ok || clean -> skip
@@ -338,10 +418,17 @@ inline evict(me)
 			:: ok && !clean && taken[0] && !taken[1] -> name_slot(me, 1)
 			:: else -> ok = false /* no target has room */
 			fi
-		}; /* evict.saved */
+		};
+		STEP_IF(ok, me, EVICT_SAVED);
+		MAY_GIVE_UP;
 		if
 		:: !ok ->
-			d_step { lock = 0; end_intent(me); forget() } /* retarget.aborted */
+#ifdef TRACE
+			lock = 0;
+			STEP(me, RETARGET_SET);
+			STEP(me, RETARGET_ENDING);
+#endif
+			d_step { lock = 0; end_intent(me); forget() }
 		:: ok ->
 			if
 			:: !clean ->
@@ -362,21 +449,35 @@ inline evict(me)
 					fi;
 					old[me] = NOBODY;
 					swap_names()
-				} /* evict.kept */
+				};
 #else
-				old[me] = NOBODY
+				old[me] = NOBODY;
 #endif
+				STEP(me, EVICT_KEPT);
+				skip
 			:: clean -> skip
 			fi;
 #if GUARD(COPIED_BEFORE_PUNCH)
-			copied[me] = true; /* evict.copied */
-			mem = HOLE; /* evict.punched */
+			copied[me] = true;
+			STEP(me, EVICT_COPIED);
+			mem = HOLE;
+			STEP(me, EVICT_PUNCHED);
 #else
 			mem = HOLE;
 			copied[me] = true;
 #endif
-			d_step { mapped = false; dirty = false; lock = 0 }; /* retarget.set */
-			d_step { end_intent(me); forget() } /* retarget.ending */
+#if defined(TRACE) || defined(GIVES_UP)
+			/* The kernel has not taken it away, for somebody pins it: the content comes back. */
+			if
+			:: d_step { mem = disk[slot]; dirty = false; lock = 0 }
+			:: d_step { mapped = false; dirty = false; lock = 0 }
+			fi;
+#else
+			d_step { mapped = false; dirty = false; lock = 0 };
+#endif
+			STEP(me, RETARGET_SET);
+			STEP(me, RETARGET_ENDING);
+			d_step { end_intent(me); forget() }
 		fi
 	fi
 }
@@ -447,92 +548,142 @@ inline end_serve(me)
 	resident = false
 }
 
-/* Serves a fault in view v. */
-inline serve(me, v, writing)
+/* Once: what is locked by somebody is waited for, and then tried again. */
+inline try_serve(me, v, writing)
 {
-	do
-	:: d_step { lock == 0 -> was_mapped = mapped; see_slot() }; /* retarget.wait */
-	   op[me] = (was_mapped -> DIRTY : FILL); /* retarget.announced */
-	   d_step {
+#ifdef TRACE
+	op[me] = SERVE;
+	STEP(me, RETARGET_ANNOUNCED);
+	d_step { got = lock == 0; was_mapped = mapped; see_slot() };
+#else
+	/* retarget.wait */
+	d_step { lock == 0 -> op[me] = SERVE; got = true; was_mapped = mapped; see_slot() };
+#endif
+	d_step {
 		if
 		:: was_mapped && !GUARD(UNPROTECT_LOCKED) -> got = true
 		:: !was_mapped && !GUARD(FILL_UNDER_LOCK) -> got = true
 		:: else ->
-			got = lock == 0 && (mapped == was_mapped || !GUARD(RECHECK));
+			got = got && lock == 0 && (mapped == was_mapped || !GUARD(RECHECK));
 			if
 			:: got -> lock = me + 1
 			:: else -> skip
 			fi
+		fi;
+		served = got
+	};
+	if
+	:: !got -> d_step { end_serve(me) } /* somebody was quicker */
+	:: got ->
+		STEP(me, RETARGET_LOCKING);
+		STEP(me, RETARGET_LOCKED);
+		if
+#if defined(TRACE) || defined(GIVES_UP)
+		:: d_step { unlock(me); served = false };
+		   STEP(me, RETARGET_SET);
+		   STEP(me, RETARGET_ENDING);
+		   d_step { end_serve(me) }
+#endif
+		:: !was_mapped -> fill(me, v, writing)
+		:: was_mapped -> make_dirty(me, v, writing)
 		fi
-	   }; /* retarget.locked */
+	fi
+}
+
+inline fill(me, v, writing)
+{
+	d_step {
+#if GUARD(SLOT_UNDER_LOCK)
+		was_slot = slot;
+#endif
+		if
+		:: was_slot == NOBODY -> buffer[me] = OTHER
+		:: else -> buffer[me] = disk[was_slot]
+		fi
+	};
+	STEP(me, BRING_LOADING);
+	d_step {
+		if
+		:: mem == HOLE ->
+			mem = buffer[me];
+			wp[v] = !(writing) && GUARD(FILL_PROTECTS);
+			wake(me)
+		:: else ->
+			resident = true;
+#if !GUARD(EEXIST_KEEPS)
+			mem = buffer[me]
+#endif
+		fi;
+		buffer[me] = OTHER
+	};
+	STEP(me, BRING_COPIED);
+	d_step {
+		mapped = true;
+		dirty = (writing) || resident;
+		unlock(me);
+#ifndef TRACE
+		end_serve(me)
+#endif
+	};
+	STEP(me, RETARGET_SET);
+	STEP(me, RETARGET_ENDING);
+#ifdef TRACE
+	d_step { end_serve(me) }
+#endif
+}
+
+inline make_dirty(me, v, writing)
+{
+	d_step {
+		/* A hole behind a mapped page was given back by advice: it reads as zero. */
+		if
+		:: mem == HOLE || !GUARD(EEXIST_KEEPS) -> mem = OTHER
+		:: else -> skip
+		fi;
+#if GUARD(DIRTY_FIRST)
+		dirty = dirty || (writing)
+#endif
+	};
+	STEP_IF(writing, me, RETARGET_DIRTY);
+	if
+	:: writing ->
+		STEP_MAYBE(me, FAULT_LIFTING);
+		d_step { wp[v] = false; wake(me) }
+	:: else -> skip
+	fi;
+#if !GUARD(DIRTY_FIRST)
+	d_step { unlock(me) };
+	if
+	:: (writing) && mapped -> dirty = true
+	:: else -> skip
+	fi;
+	d_step { end_serve(me) }
+#elif defined(TRACE)
+	d_step { unlock(me) };
+	STEP(me, RETARGET_SET);
+	STEP(me, RETARGET_ENDING);
+	d_step { end_serve(me) }
+#else
+	d_step { unlock(me); end_serve(me) }
+#endif
+}
+
+/* Serves a fault in view v. */
+inline serve(me, v, writing)
+{
+	do
+	:: try_serve(me, v, writing);
 	   if
-	   :: !got -> d_step { end_intent(me) } /* somebody was quicker: again */
-	   :: got -> break
+	   :: served -> break
+	   :: !served -> skip
 	   fi
 	od;
-	if
-	:: !was_mapped ->
-		d_step {
-#if GUARD(SLOT_UNDER_LOCK)
-			was_slot = slot;
-#endif
-			if
-			:: was_slot == NOBODY -> buffer[me] = OTHER
-			:: else -> buffer[me] = disk[was_slot]
-			fi
-		}; /* bring.loading */
-		d_step {
-			if
-			:: mem == HOLE ->
-				mem = buffer[me];
-				wp[v] = !(writing) && GUARD(FILL_PROTECTS);
-				wake(me)
-			:: else ->
-				resident = true;
-#if !GUARD(EEXIST_KEEPS)
-				mem = buffer[me]
-#endif
-			fi;
-			buffer[me] = OTHER
-		}; /* bring.copied */
-		d_step {
-			mapped = true;
-			dirty = (writing) || resident;
-			unlock(me);
-			end_serve(me)
-		} /* retarget.set, retarget.ending */
-	:: was_mapped ->
-		d_step {
-			/* A hole behind a mapped page was given back by advice: it reads as zero. */
-			if
-			:: mem == HOLE || !GUARD(EEXIST_KEEPS) -> mem = OTHER
-			:: else -> skip
-			fi;
-#if GUARD(DIRTY_FIRST)
-			dirty = dirty || (writing)
-#endif
-		}; /* retarget.dirty */
-		if
-		:: writing ->
-			d_step { wp[v] = false; wake(me) } /* fault.lifting */
-		:: else -> skip
-		fi;
-#if GUARD(DIRTY_FIRST)
-		d_step { unlock(me); end_serve(me) } /* retarget.set, retarget.ending */
-#else
-		d_step { unlock(me) };
-		if
-		:: (writing) && mapped -> dirty = true
-		:: else -> skip
-		fi;
-		d_step { end_serve(me) }
-#endif
-	fi
+	served = false
 }
 
 proctype fault_thread()
 {
-	bool was_mapped, got, resident;
+	bool was_mapped, got, resident, served;
 	byte was_slot, kind;
 
 	{
@@ -548,7 +699,15 @@ end:		do
 			}
 		od
 	} unless { DEAD(1) };
-	atomic { stop(1); was_mapped = false; got = false; resident = false; was_slot = 0; kind = 0 }
+	atomic {
+		stop(1);
+		was_mapped = false;
+		got = false;
+		resident = false;
+		served = false;
+		was_slot = 0;
+		kind = 0
+	}
 }
 
 /* ---- process 1: an application that writes, and with -DREADS reads ---- */
@@ -603,7 +762,9 @@ proctype remapper()
 #if GUARD(REMAP_EPOCH)
 			d_step { new_epoch() };
 #endif
-			wp[1] = false /* view.remap.mapped */
+			wp[1] = false;
+			STEP(1, VIEW_REMAP_MAPPED);
+			skip
 		   :: else -> skip
 		   fi;
 		   d_step { remapping = false; busy = false }
@@ -638,12 +799,14 @@ inline map()
 	listed[2] = true;
 	move_stamp();
 #endif
-	/* registry.add.listed; full fence */
+	STEP(2, REGISTRY_ADD_LISTED);
+	/* full fence */
 #if GUARD(MAPPER_FENCE)
 	look_at_intents();
 #endif
 #if GUARD(MAPPER_SETTLES)
-	!awaited[0] && !awaited[1]; /* registry.settled */
+	!awaited[0] && !awaited[1];
+	STEP(2, REGISTRY_SETTLED);
 #endif
 	d_step { awaited[0] = false; awaited[1] = false; usable = true };
 #if !defined(SILENT)
@@ -663,7 +826,9 @@ inline pin_and_write()
 #if !GUARD(MAPPER_FENCE)
 	look_at_intents();
 #endif
-	pinned = true; /* registry.pin.written; full fence */
+	pinned = true;
+	STEP(2, REGISTRY_PIN_WRITTEN);
+	/* full fence */
 #if GUARD(MAPPER_FENCE)
 	look_at_intents();
 #endif
@@ -688,7 +853,7 @@ inline pin_and_write()
 
 proctype late_mapper()
 {
-	bool was_mapped, got, resident, usable, in_fault, for_write;
+	bool was_mapped, got, resident, served, usable, in_fault, for_write;
 	byte was_slot;
 
 	{
@@ -717,6 +882,7 @@ proctype late_mapper()
 		was_mapped = false;
 		got = false;
 		resident = false;
+		served = false;
 		in_fault = false;
 		for_write = false;
 		was_slot = 0;
@@ -754,10 +920,14 @@ proctype service_thread()
 {
 	{
 end:		do
-		:: d_step { mail && !letter -> letter = true }; /* mail.serve.read */
+		:: d_step { mail && !letter -> letter = true };
+		   STEP(2, MAIL_SERVE_READ);
 #if GUARD(ACK_LAST)
-			device = false; /* view.told.forgotten */
-			d_step { answer() } /* mail.answer.cleared */
+			device = false;
+			STEP(2, VIEW_TOLD_FORGOTTEN);
+			d_step { answer() };
+			STEP(2, MAIL_ANSWER_CLEARED);
+			skip
 #else
 			d_step { answer() };
 			device = false
@@ -775,11 +945,13 @@ inline repair_leaf(me)
 	if
 	:: lock == me + 1 ->
 		if
-		:: (op[me] == EVICT && !copied[me]) || op[me] == DIRTY -> dirty = true
-		:: (op[me] == EVICT && copied[me]) || op[me] == FILL ->
+		:: op[me] == NONE -> skip
+		:: op[me] != NONE && mapped ->
+			mapped = op[me] != EVICT || !copied[me] || mem != HOLE || !GUARD(REPAIR_LOOKS);
+			dirty = mapped
+		:: op[me] != NONE && !mapped ->
 			mapped = mem != HOLE || !GUARD(REPAIR_LOOKS);
 			dirty = mapped
-		:: else -> skip
 		fi;
 		lock = (op[me] == NONE -> lock : 0)
 	:: else -> skip
@@ -837,6 +1009,103 @@ inline check_slot(s)
 	assert(taken[s] == (slot == s))
 }
 
+#ifdef TRACE
+/*
+ * Is what was noted of a leaf something that the model can do? Each actor is a transition, of whatever
+ * process; the trace says what it is, and in which order all come to their probes. Everything else goes
+ * on unseen: new views, and the reasons to give a leaf up. The C code around it reads the traces, and
+ * says which have been gone through to their ends (replay.py).
+ */
+proctype actor(byte me)
+{
+	bool ok, clean, saw_pin, have, view[3], was_mapped, got, resident, served;
+	byte was_slot;
+
+alive:	{
+		do
+		:: next_step == RETARGET_ANNOUNCED && next_who == me && next_evict -> evict(me)
+		:: next_step == RETARGET_ANNOUNCED && next_who == me && !next_evict ->
+			if
+			:: try_serve(me, 0, true)
+			:: try_serve(me, 0, false)
+			fi;
+			served = false
+		od
+	} unless { dying && next_who == me };
+	if
+	:: atomic {
+		next_step == RETARGET_REPAIR_SETTLED && lock == me + 1 ->
+		repair_leaf(me);
+		mapped == next_mapped && dirty == next_dirty
+	   }
+	:: next_step == DIED && lock != me + 1
+	fi;
+	d_step {
+		repair_slot(0);
+		repair_slot(1);
+		end_intent(me);
+		buffer[me] = OTHER;
+		ok = false;
+		clean = false;
+		saw_pin = false;
+		was_mapped = false;
+		got = false;
+		resident = false;
+		served = false;
+		was_slot = 0;
+		dying = false
+	};
+	atomic { advance() };
+	goto alive
+}
+
+/* Views come whenever they like; and who dies may have done more than he noted. */
+proctype world()
+{
+	do
+	:: d_step { !dying && (next_step == RETARGET_REPAIR_SETTLED || next_step == DIED) -> dying = true }
+	:: d_step { same_epoch || fresh_epoch[0] || fresh_epoch[1] || fresh_epoch[2] || fresh_epoch[3] -> new_epoch() }
+	od
+}
+
+/* Where a trace begins the leaf is unlocked, and as its first owner found it. */
+init
+{
+	atomic {
+		which = 0;
+		do
+		:: c_expr { now.which + 1 < TRACES } -> which++
+		:: break
+		od;
+		look_at_next();
+		c_code {
+			static int once;
+
+			if (!once++)
+				atexit(report);
+			now.mapped = trace[now.which].mapped;
+			now.dirty = trace[now.which].dirty;
+		};
+		mem = (mapped -> LAST : HOLE);
+		if
+		:: mapped -> skip
+		:: slot = 0;
+		   taken[0] = true;
+		   disk[0] = LAST;
+		   if
+		   :: same_epoch = true
+		   :: skip
+		   fi
+		fi;
+		run actor(0);
+		run actor(1);
+		run actor(2);
+		run actor(3);
+		run world()
+	}
+}
+#else
+
 /* When all have come to their ends: nothing is locked, leaked or lost. */
 init
 {
@@ -888,3 +1157,4 @@ init
 		check_slot(1)
 	}
 }
+#endif

@@ -382,7 +382,8 @@ static void test_torture(void **state)
 		for (unsigned seat = 0; seat < TORTURE_SEATS; seat++)
 			verify_seat(&d, family, &d.t->seat[family][seat]);
 	assert_int_equal(d.t->mismatches, 0);
-	assert_all_happened(&d);
+	if (seconds() >= COUNT_TORTURE_SECONDS)
+		assert_all_happened(&d);
 	unlink(d.log);
 	close(d.pool_fd);
 	object_pool_end(d.pool);
