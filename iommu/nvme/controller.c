@@ -374,11 +374,14 @@ static void unlock_queues(struct morsel_nvme *nvme)
 		pthread_mutex_unlock(&nvme->queue[i - 1].lock);
 }
 
+/* What was answered before is as it was answered; all else is lost. */
 static void lose_all(struct morsel_nvme *nvme, int rc, int late_rc)
 {
 	mrs_ring_lose(&nvme->admin.ring, rc, late_rc);
-	for (unsigned i = 0; i < nvme->queues_made; i++)
+	for (unsigned i = 0; i < nvme->queues_made; i++) {
+		mrs_nvme_harvest(nvme, &nvme->queue[i]);
 		mrs_ring_lose(&nvme->queue[i].ring, rc, late_rc);
+	}
 }
 
 /* The controller is off, its memory is not reached. */
@@ -602,10 +605,21 @@ let_go:
 	return rc;
 }
 
+/* Lets what is in flight land, as is proper before a shutdown; what is late is reset. */
+static void land(struct morsel_nvme *nvme)
+{
+	struct morsel_nvme_done done[16];
+
+	for (unsigned i = 0; i < nvme->queues_made; i++)
+		while (nvme->queue[i].ring.flying)
+			mrs_nvme_poll(nvme, &nvme->queue[i], done, 16, nvme->timeout_ns);
+}
+
 void morsel_nvme_close(struct morsel_nvme *nvme)
 {
 	if (!nvme)
 		return;
+	land(nvme);
 	pthread_mutex_lock(&nvme->lock);
 	if (!nvme->dead) {
 		uint32_t cc = mrs_port_read32(&nvme->port, NVME_CC);

@@ -237,5 +237,8 @@ int morsel_nvme_open(struct morsel_device *device, const struct morsel_nvme_opts
 	port.ctx = world;
 	port.vectors = world->vectors;
 	port.name = world->bdf;
-	return mrs_nvme_open_port(&port, opts, nvme);
+	rc = mrs_nvme_open_port(&port, opts, nvme);
+	if (!rc)
+		(*nvme)->device = device;
+	return rc;
 }

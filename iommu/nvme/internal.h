@@ -48,6 +48,7 @@ struct mrs_nvme_ns {
 
 struct morsel_nvme {
 	struct mrs_nvme_port port;
+	struct morsel_device *device; /* NULL: the port is a test's */
 	struct mrs_nvme_cap cap;
 	struct mrs_nvme_identity identity;
 	unsigned page_shift;
@@ -101,6 +102,8 @@ void mrs_nvme_ring_head(const struct morsel_nvme *nvme, struct mrs_nvme_queue *q
 
 int mrs_nvme_submit(struct morsel_nvme *nvme, struct mrs_nvme_queue *queue,
 		    const struct morsel_nvme_io *io, mrs_nvme_done_fn fn);
+/* What was answered is told, or kept to be told. The queue's lock is held. */
+void mrs_nvme_harvest(struct morsel_nvme *nvme, struct mrs_nvme_queue *queue);
 /* Answers and lateness; waits for at most ns if there is nothing to be told. Returns how many. */
 int mrs_nvme_poll(struct morsel_nvme *nvme, struct mrs_nvme_queue *queue,
 		  struct morsel_nvme_done *done, unsigned count, uint64_t ns);

@@ -202,19 +202,25 @@ static void count_answer(struct morsel_nvme *nvme, const struct mrs_nvme_slot *s
 		mrs_nvme_count(&nvme->bytes_written, slot->bytes);
 }
 
-/* What the device has answered; how many of the caller's are in done[]. The lock is held. */
-static unsigned collect(struct morsel_nvme *nvme, struct mrs_nvme_queue *queue,
-			struct morsel_nvme_done *done, unsigned count)
+void mrs_nvme_harvest(struct morsel_nvme *nvme, struct mrs_nvme_queue *queue)
 {
 	struct mrs_nvme_answer answer;
-	unsigned got = 0;
-	int cid;
 
 	while (mrs_ring_pop(&queue->ring, &answer)) {
 		count_answer(nvme, &queue->ring.slot[answer.cid], answer.status);
 		mrs_ring_end(&queue->ring, answer.cid, mrs_nvme_status_errno(answer.status),
 			     answer.status);
 	}
+}
+
+/* What the device has answered; how many of the caller's are in done[]. The lock is held. */
+static unsigned collect(struct morsel_nvme *nvme, struct mrs_nvme_queue *queue,
+			struct morsel_nvme_done *done, unsigned count)
+{
+	unsigned got = 0;
+	int cid;
+
+	mrs_nvme_harvest(nvme, queue);
 	mrs_nvme_ring_head(nvme, queue);
 	while (got < count && (cid = mrs_ring_ended(&queue->ring)) >= 0) {
 		const struct mrs_nvme_slot *slot = &queue->ring.slot[cid];

@@ -202,6 +202,43 @@ MORSEL_API int morsel_nvme_zero(struct morsel_nvme *nvme, uint32_t ns, uint64_t 
 MORSEL_API int morsel_nvme_deallocate(struct morsel_nvme *nvme, uint32_t ns, uint64_t position,
 				      uint64_t bytes);
 
+/* ---- files on a device ----------------------------------------------------------------------- */
+
+enum morsel_nvme_place_flags {
+	/*
+	 * The place keeps a file: its length, and two halves of which one is the file. An export
+	 * goes to the other half and becomes the file by one write of one block at its end: a power
+	 * cut leaves the old file or the new one. Without: raw bytes, and who reads knows how many.
+	 */
+	MORSEL_NVME_KEPT = 1,
+};
+
+/* A range of a namespace: a partition, of whole blocks, that nobody else uses. */
+struct morsel_nvme_place {
+	size_t size;	/* sizeof(struct morsel_nvme_place) */
+	uint32_t ns;	/* namespace; default 1 */
+	uint32_t flags; /* enum morsel_nvme_place_flags */
+	uint64_t position;
+	uint64_t bytes; /* 0: to the end of the namespace; raw, for an import: how long it is */
+	/* Set by the calls, also where they fail. */
+	uint64_t bytes_moved;  /* by the device, between its blocks and the morsel's frames */
+	uint64_t bytes_copied; /* by the CPU: of files whose tensors are aligned anew */
+	uint64_t file_bytes;   /* length of the file */
+};
+
+/*
+ * As morsel_import() and morsel_export(), from and to a place: the device reads and writes the
+ * morsel's frames. -ENODATA: KEPT, but no file is there; -ENOSPC the place is too small (a kept
+ * file needs twice its length and 8 KiB).
+ */
+MORSEL_API int morsel_nvme_import(struct morsel_pool *pool, const char *name,
+				  struct morsel_nvme *nvme, struct morsel_nvme_place *place,
+				  const struct morsel_opts *opts, struct morsel **morsel);
+MORSEL_API int morsel_nvme_export(struct morsel *morsel, struct morsel_nvme *nvme,
+				  struct morsel_nvme_place *place, const struct morsel_opts *opts);
+/* How long the kept file of a place is: place->file_bytes. */
+MORSEL_API int morsel_nvme_look(struct morsel_nvme *nvme, struct morsel_nvme_place *place);
+
 #ifdef __cplusplus
 }
 #endif
