@@ -73,6 +73,15 @@ int who_show(const struct command *self, int argc, char **argv);
 /* pager.c */
 int pager_run(const struct command *self, int argc, char **argv);
 
+/* nvme.c, nvme_bench.c */
+int nvme_list(const struct command *self, int argc, char **argv);
+int nvme_info(const struct command *self, int argc, char **argv);
+int nvme_read(const struct command *self, int argc, char **argv);
+int nvme_write(const struct command *self, int argc, char **argv);
+int nvme_import(const struct command *self, int argc, char **argv);
+int nvme_export(const struct command *self, int argc, char **argv);
+int nvme_bench(const struct command *self, int argc, char **argv);
+
 /* doctor.c */
 int doctor(const struct command *self, int argc, char **argv);
 

@@ -76,6 +76,17 @@ static const struct command commands[] = {
 	 2, 2, who_show},
 	{"pager", "", "Keep a pool alive, and see to it that its pages are evicted.", POOL, 0, 0,
 	 pager_run},
+	{"nvme list", "", "List the NVMe controllers of this machine.", PRINTS, 0, 0, nvme_list},
+	{"nvme info", "DEVICE", "Show what an NVMe controller is and can do.", PRINTS | BYTES, 1, 1,
+	 nvme_info},
+	{"nvme read", "DEVICE FILE", "Read bytes of an NVMe device into a file.", 0, 2, 2, nvme_read},
+	{"nvme write", "DEVICE FILE", "Write a file's bytes to an NVMe device.", 0, 2, 2, nvme_write},
+	{"nvme import", "DEVICE NAME", "Read a file that an NVMe device keeps into a morsel.",
+	 POOL | PRINTS | BYTES, 2, 2, nvme_import},
+	{"nvme export", "NAME DEVICE", "Keep a morsel's content on an NVMe device.",
+	 POOL | PRINTS | BYTES, 2, 2, nvme_export},
+	{"nvme bench", "DEVICE", "Measure how long commands of an NVMe device take.", PRINTS, 1, 1,
+	 nvme_bench},
 	{"doctor", "", "Tell what this machine offers, what is missing, and the remedy.", PRINTS, 0,
 	 0, doctor},
 	{"lab run", "PROGRAM", "Boot an emulated machine and run a program in it.", 0, 1, -1,
@@ -145,7 +156,7 @@ static const struct command *find(int argc, char **argv, int *words)
 /* Words that begin several commands. */
 static bool is_group(const char *word)
 {
-	return !strcmp(word, "lab") ||
+	return !strcmp(word, "lab") || !strcmp(word, "nvme") ||
 	       !strcmp(word, "pool") || !strcmp(word, "swap");
 }
 

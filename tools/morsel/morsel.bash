@@ -39,6 +39,13 @@ declare -gA _morsel_options=(
 	["top"]="--delay --count --batch --pool --bytes --help"
 	["who"]="--pool --json --help"
 	["pager"]="--serve --pool --help"
+	["nvme list"]="--json --help"
+	["nvme info"]="--json --bytes --help"
+	["nvme read"]="--namespace --position --size --help"
+	["nvme write"]="--namespace --position --size --help"
+	["nvme import"]="--namespace --position --size --raw --pool --json --bytes --help"
+	["nvme export"]="--namespace --position --size --raw --pool --json --bytes --help"
+	["nvme bench"]="--namespace --block --depth --pattern --pointers --time --count --polled --write --overwrite --json --help"
 	["doctor"]="--json --help"
 	["lab run"]="--kernel --modules --iommu --device --memory --cpus --pages --cxl --pmem --share --file --append --qemu-binary --qemu-args --accel --gdb --log --nodes --user --timeout --powercut --help"
 	["lab shell"]="--kernel --modules --iommu --device --memory --cpus --pages --cxl --pmem --share --file --append --qemu-binary --qemu-args --accel --gdb --log --help"
@@ -48,7 +55,7 @@ declare -gA _morsel_options=(
 	["help"]="--help"
 )
 
-# Prints the words of the commands that begin with $1 ("", "pool " or "swap "), without it.
+# Prints the words of the commands that begin with $1 ("", or a group's, "pool "), without it.
 _morsel_commands()
 {
 	local name
@@ -85,7 +92,7 @@ _morsel()
 		mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "")" -- "$current")
 		return
 	fi
-	if [[ $command == lab || $command == pool || $command == swap ]]; then
+	if [[ $command == lab || $command == nvme || $command == pool || $command == swap ]]; then
 		if ((COMP_CWORD == 2)); then
 			mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "$command ") --help" \
 				-- "$current")
@@ -123,6 +130,14 @@ _morsel()
 		mapfile -t COMPREPLY < <(compgen -W "auto lz4 zstd" -- "$current")
 		return
 		;;
+	--pattern)
+		mapfile -t COMPREPLY < <(compgen -W "both sequential random" -- "$current")
+		return
+		;;
+	--pointers)
+		mapfile -t COMPREPLY < <(compgen -W "both prp sgl" -- "$current")
+		return
+		;;
 	--kind)
 		mapfile -t COMPREPLY < <(compgen -W "auto tmpfs hugetlb file" -- "$current")
 		return
@@ -136,7 +151,7 @@ _morsel()
 		return
 		;;
 	--size | --max | --budget | --low | --high | --mode | --node | --offset | --length | --align | --range | --delay | \
-		--count | --in-flight | \
+		--count | --in-flight | --namespace | --position | --block | --depth | --time | \
 		--name | -n)
 		return
 		;;
@@ -159,7 +174,7 @@ _morsel()
 	done
 	[[ -z $pool ]] && pool=${MORSEL_POOL-}
 	case $command in
-	info | map | export | dump | who | rm | rename | mv | publish | clone | snapshot | resize | seal | evict | prefetch | advise)
+	info | map | export | "nvme export" | dump | who | rm | rename | mv | publish | clone | snapshot | resize | seal | evict | prefetch | advise)
 		[[ -n $pool ]] && _morsel_names "${pool/#\~/$HOME}" "$current"
 		;;
 	esac
