@@ -217,14 +217,10 @@ class Reader:
     def give_up(self, why):
         """All that has no result yet failed for this reason; the first shows the last lines."""
         details = f"{why}\n{self.guest.last_words()}"
-        for index in range(len(self.results), len(self.programs)):
-            running = self.running and self.running[0] == index
-            name = self.programs[index].name
-            first = index == len(self.results)
-            self.results.append(Result(
-                name, "failed", details if first else f"not run: {why}", seconds=0,
-                output=self.guest.said()[self.running[2]:].decode(errors="replace") if running else ""))
-            self.running = None if running else self.running
+        output = self.guest.said()[self.running[2]:].decode(errors="replace") if self.running else ""
+        for program in self.programs[len(self.results):]:
+            self.results.append(Result(program.name, "failed", details, output=output))
+            details, output = f"not run: {why}", ""
 
 
 def answer(reader):

@@ -15,7 +15,8 @@ from pathlib import Path
 from words import LabError
 
 GUEST = Path(__file__).parent / "guest"
-UNWINDER = "libgcc_s.so.1"  # pthread_exit() loads it by name
+# Loaded by name at run time: the unwinder by pthread_exit(), the others by who swaps.
+LOADED = ("libgcc_s.so.1", "libzstd.so.1", "liblz4.so.1", "liburing.so.2")
 
 
 class Cpio:
@@ -107,9 +108,16 @@ def add_program(archive, path, keep_debug=False):
         return
     for library in libraries(path):
         archive.copy(library)
-        unwinder = Path(library).with_name(UNWINDER)
-        if Path(library).name.startswith("libc.so") and unwinder.exists():
-            archive.copy(unwinder)
+        if Path(library).name.startswith("libc.so"):
+            add_loaded(archive, Path(library).parent)
+
+
+def add_loaded(archive, beside):
+    """Of the libraries that are loaded by name those that this system has, beside its C library."""
+    for folder in (beside, Path("/usr") / beside.relative_to("/")):
+        for name in LOADED:
+            if (folder / name).exists():
+                archive.copy(folder / name, beside / name)
 
 
 def add_tree(archive, folder):
