@@ -24,6 +24,83 @@
 /* Blocks in flight before the caller waits, where nobody else could make him wait for ever. */
 #define BLOCKS_MAX 8u
 
+/* ---- transfers under way ---- */
+
+/* Transfers to the device that one call began. The core's lock of the view is held. */
+struct gpu_flight {
+	struct gpu_flight *next; /* older */
+	cl_event done;
+	struct gpu_block *blocks; /* that they read */
+	struct held_event *events;
+	bool is_late;
+};
+
+/*
+ * Events of commands that may fail with what they wait for. Nobody looks at them; but a driver
+ * (PoCL 3.1) frees one that nobody holds twice when it fails.
+ */
+struct held_event {
+	struct held_event *next;
+	cl_event event;
+};
+
+static void let_go(struct held_event *held)
+{
+	while (held) {
+		struct held_event *next = held->next;
+
+		if (held->event)
+			clReleaseEvent(held->event);
+		free(held);
+		held = next;
+	}
+}
+
+/* Takes an ended one off the list. */
+static void land(struct gpu_view *view, struct gpu_flight **link)
+{
+	struct gpu_flight *flight = *link;
+
+	*link = flight->next;
+	mrs_cl_block_put(view, flight->blocks);
+	let_go(flight->events);
+	clReleaseEvent(flight->done);
+	free(flight);
+}
+
+static void forget_marks(struct gpu_view *view)
+{
+	for (uint64_t page = 0; page < gpu_pages(view); page++)
+		view->pages[page].mark = 0;
+}
+
+/* Those that have ended; after one that failed nothing that was marked is sure. */
+static void land_ended(struct gpu_view *view)
+{
+	struct gpu_flight **link = &view->flights;
+
+	while (*link) {
+		cl_int status = mrs_cl_event_status((*link)->done);
+
+		if (status < 0)
+			forget_marks(view);
+		if (status <= CL_COMPLETE)
+			land(view, link);
+		else
+			link = &(*link)->next;
+	}
+}
+
+/* The last one of a queue, NULL none: in an in-order queue the others come before. */
+static struct gpu_flight *last_flight(const struct gpu_view *view, bool is_late)
+{
+	struct gpu_flight *flight = view->flights;
+
+	while (flight && flight->is_late != is_late)
+		flight = flight->next;
+	return flight;
+}
+
 /* ---- memory of the device ---- */
 
 static int make_svm(struct gpu_view *view, uint64_t bytes)
@@ -86,16 +163,13 @@ void mrs_cl_copy_destroy(struct gpu_view *view)
 		clReleaseMemObject(*segment);
 	if (view->svm)
 		clSVMFree(view->context, view->svm);
-	if (view->queue_last)
-		clReleaseEvent(view->queue_last);
-	if (view->late_last)
-		clReleaseEvent(view->late_last);
+	while (view->flights)
+		land(view, &view->flights);
 	free(view->segments);
 	free(view->pages);
 	view->segments = NULL;
 	view->pages = NULL;
 	view->svm = NULL;
-	view->queue_last = view->late_last = NULL;
 }
 
 static int make_copy(struct gpu_view *view, uint64_t bytes)
@@ -160,67 +234,82 @@ struct round {
 	bool begun; /* a command was enqueued */
 	bool is_late;
 	cl_command_queue queue;
-	cl_uint waits; /* of the first command: an in-order queue holds back the others */
-	cl_event wait[2];
+	cl_uint waits; /* of its first command */
+	cl_event *wait;
+	struct held_event *events;
 	struct piece piece;
 };
 
-/* Which queue, and what its first command waits for. */
+/* Which queue, and what its first command waits for: the caller's events, and transfers before. */
 static int choose_queue(struct round *r)
 {
 	struct gpu_view *view = r->view;
+	struct gpu_flight *prompt = last_flight(view, false), *late = last_flight(view, true);
+	cl_uint given = r->request ? r->request->waits : 0;
 
-	/* Acquire: pairs with the callback's release; what late did is done then. */
-	r->is_late = (r->request && r->request->waits) || gpu_load_acquire(&view->late_open);
-	r->queue = view->queue;
-	if (!r->is_late)
-		return 0;
-	r->queue = mrs_cl_late(view);
-	if (!r->queue)
-		return -ENOMEM;
-	if (view->queue_last)
-		r->wait[r->waits++] = view->queue_last;
-	if (view->late_last)
-		r->wait[r->waits++] = view->late_last;
-	return 0;
+	r->is_late = given || late;
+	r->queue = r->is_late ? mrs_cl_late(view) : view->queue;
+	r->wait = calloc(given + 2u, sizeof(*r->wait));
+	if (!r->wait)
+		return morsel_fail(-ENOMEM, "no memory for %u events", given + 2);
+	for (; r->waits < given; r->waits++)
+		r->wait[r->waits] = r->request->wait[r->waits];
+	if (r->is_late && prompt)
+		r->wait[r->waits++] = prompt->done;
+	if (late)
+		r->wait[r->waits++] = late->done;
+	return r->queue ? 0 : -ENOMEM;
 }
 
-/* The caller's events and ours, before the first command of the round. */
-static int hold_back(struct round *r)
+/* The round's waits belong to its first command: the queue holds back the others. */
+static void begin(struct round *r, cl_uint *waits, const cl_event **wait)
 {
-	cl_event own = NULL;
-	cl_int code = 0;
-
+	*waits = r->begun ? 0 : r->waits;
+	*wait = *waits ? r->wait : NULL;
 	r->begun = true;
-	if (r->waits)
-		code = clEnqueueMarkerWithWaitList(r->queue, r->waits, r->wait, &own);
-	if (!code && r->request && r->request->waits)
-		code = clEnqueueBarrierWithWaitList(r->queue, r->request->waits, r->request->wait,
-						    NULL);
-	if (own)
-		clReleaseEvent(own);
-	return code ? mrs_cl_fail(code, "waiting for what a transfer depends on") : 0;
+}
+
+/* Holds the event of a command that may fail, from before it is known. */
+static int hold_event(struct round *r, cl_event **event)
+{
+	struct held_event *held = NULL;
+
+	*event = NULL;
+	if (!r->is_late)
+		return 0;
+	held = calloc(1, sizeof(*held));
+	if (!held)
+		return morsel_fail(-ENOMEM, "no memory for an event");
+	*event = &held->event;
+	held->next = r->events;
+	r->events = held;
+	return 0;
 }
 
 static int send_piece(struct round *r)
 {
 	struct gpu_view *view = r->view;
 	struct piece piece = r->piece;
+	const cl_event *wait;
 	uint64_t inside;
+	cl_uint waits;
+	cl_event *event;
 	cl_mem mem;
 	cl_int code;
-	int rc = r->begun || !piece.bytes ? 0 : hold_back(r);
+	int rc;
 
 	r->piece.bytes = 0;
+	rc = piece.bytes ? hold_event(r, &event) : 0;
 	if (rc || !piece.bytes)
 		return rc;
+	begin(r, &waits, &wait);
 	if (view->tier == MORSEL_CL_SVM) {
 		code = clEnqueueSVMMemcpy(r->queue, CL_FALSE, view->svm + piece.offset, piece.from,
-					  piece.bytes, 0, NULL, NULL);
+					  piece.bytes, waits, wait, event);
 	} else {
 		mem = mrs_cl_segment(view, piece.offset, &inside);
 		code = clEnqueueWriteBuffer(r->queue, mem, CL_FALSE, inside, piece.bytes,
-					    piece.from, 0, NULL, NULL);
+					    piece.from, waits, wait, event);
 	}
 	if (code)
 		return mrs_cl_fail(code, "a transfer to the device");
@@ -435,87 +524,41 @@ static int bring(struct round *r, struct gpu_range range)
 
 /* ---- the end of a round ---- */
 
-struct flight {
-	struct gpu_view *view;
-	struct gpu_block *blocks;
-	bool is_late;
-};
-
-static void land(struct flight *flight, cl_int status)
-{
-	struct gpu_view *view = flight->view;
-
-	if (status < 0)
-		gpu_store_release(&view->doubtful, 1);
-	mrs_cl_block_put(view, flight->blocks);
-	/* Release: pairs with choose_queue(). */
-	if (flight->is_late)
-		gpu_sub_acq_rel(&view->late_open, 1);
-	free(flight);
-	mrs_cl_view_put(view);
-}
-
-static void GPU_CALLBACK landed(cl_event event, cl_int status, void *ctx)
-{
-	land(ctx, status);
-}
-
-static void keep_last(struct round *r, cl_event done)
-{
-	cl_event *last = r->is_late ? &r->view->late_last : &r->view->queue_last;
-
-	if (*last)
-		clReleaseEvent(*last);
-	clRetainEvent(done);
-	*last = done;
-}
-
 /* Hands the blocks to the event that ends the round; the caller waits for it, or gets it. */
-static int finish(struct round *r, struct flight *flight)
+static int finish(struct round *r)
 {
+	struct gpu_flight *flight = calloc(1, sizeof(*flight));
+	const cl_event *wait;
 	cl_event done;
-	cl_int code = clEnqueueMarkerWithWaitList(r->queue, 0, NULL, &done);
+	cl_uint waits;
+	cl_int code;
 
+	if (!flight)
+		return morsel_fail(-ENOMEM, "no memory for a transfer");
+	begin(r, &waits, &wait);
+	code = clEnqueueMarkerWithWaitList(r->queue, waits, wait, &done);
 	if (code) {
 		free(flight);
 		return mrs_cl_fail(code, "the end of transfers to the device");
 	}
-	keep_last(r, done);
-	*flight = (struct flight){.view = r->view, .blocks = r->full, .is_late = r->is_late};
+	*flight = (struct gpu_flight){
+		.next = r->view->flights,
+		.done = done,
+		.blocks = r->full,
+		.events = r->events,
+		.is_late = r->is_late,
+	};
+	r->view->flights = flight;
 	r->full = NULL;
-	mrs_cl_view_get(r->view);
-	if (r->is_late)
-		gpu_add_acq_rel(&r->view->late_open, 1);
+	r->events = NULL;
 	clFlush(r->queue);
-	if (r->request && !clSetEventCallback(done, CL_COMPLETE, landed, flight)) {
+	if (r->request) {
+		clRetainEvent(done);
 		r->request->done = done;
 		return 0;
 	}
 	code = clWaitForEvents(1, &done);
-	land(flight, code);
-	clReleaseEvent(done);
 	return code ? mrs_cl_fail(code, "transfers to the device") : 0;
-}
-
-static bool is_open(cl_event event)
-{
-	cl_int status = CL_COMPLETE;
-
-	return event &&
-	       !clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(status), &status,
-			       NULL) &&
-	       status > CL_COMPLETE;
-}
-
-static bool is_under_way(const struct gpu_view *view)
-{
-	return is_open(view->queue_last) || is_open(view->late_last);
-}
-
-static void forget_marks(struct gpu_view *view)
-{
-	for (uint64_t page = 0; page < gpu_pages(view); page++)
-		view->pages[page].mark = 0;
 }
 
 /* A round that failed in the middle: what it began ends, and what it marked is not sure. */
@@ -529,13 +572,9 @@ static void abandon(struct round *r)
 int mrs_cl_to_target(struct morsel_target *target, uint64_t offset, uint64_t bytes)
 {
 	struct round r = {.target = target, .view = target->state, .request = mrs_cl_request()};
-	struct flight *flight = malloc(sizeof(*flight));
 	int rc;
 
-	if (!flight)
-		return morsel_fail(-ENOMEM, "no memory for a transfer");
-	if (gpu_swap_acq_rel(&r.view->doubtful, 0))
-		forget_marks(r.view);
+	land_ended(r.view);
 	rc = choose_queue(&r);
 	if (!rc)
 		rc = bring(&r, (struct gpu_range){offset, offset + bytes});
@@ -544,16 +583,13 @@ int mrs_cl_to_target(struct morsel_target *target, uint64_t offset, uint64_t byt
 		r.full = r.block;
 	}
 	/* Also without a transfer of its own: what is marked may be under way. */
-	if (!rc && !r.begun && is_under_way(r.view))
-		rc = hold_back(&r);
-	if (!rc && r.begun) {
-		rc = finish(&r, flight);
-		flight = NULL;
-	}
+	if (!rc && (r.begun || r.view->flights))
+		rc = finish(&r);
 	if (rc)
 		abandon(&r);
 	mrs_cl_block_put(r.view, r.full);
-	free(flight);
+	let_go(r.events);
+	free(r.wait);
 	return rc;
 }
 

@@ -61,3 +61,12 @@ int mrs_cl_fail(cl_int code, const char *what)
 {
 	return morsel_fail(errno_of(code), "%s: %s (%d)", what, mrs_cl_error_name(code), (int)code);
 }
+
+cl_int mrs_cl_event_status(cl_event event)
+{
+	cl_int status = CL_COMPLETE;
+	cl_int code = clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(status),
+				     &status, NULL);
+
+	return code ? code : status;
+}

@@ -280,12 +280,7 @@ static struct gpu_grant *held(const struct morsel_grant *core)
 
 static bool has_arrived(const struct gpu_grant *grant)
 {
-	cl_int status = CL_COMPLETE;
-
-	if (grant->arrived)
-		clGetEventInfo(grant->arrived, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof(status),
-			       &status, NULL);
-	return status >= 0;
+	return !grant->arrived || mrs_cl_event_status(grant->arrived) >= 0;
 }
 
 static int release_now(struct gpu_grant *grant, struct morsel_grant *core)

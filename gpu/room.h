@@ -63,6 +63,8 @@ bool mrs_cl_trial(cl_context context, cl_device_id device, char *why_not, size_t
 /* -errno of an error of OpenCL, in words: "what: CL_OUT_OF_RESOURCES (-5)". */
 int mrs_cl_fail(cl_int code, const char *what);
 const char *mrs_cl_error_name(cl_int code);
+/* CL_COMPLETE, a negative error, or what is under way. An event that cannot be asked has failed. */
+cl_int mrs_cl_event_status(cl_event event);
 
 /* ---- views ---- */
 
@@ -75,12 +77,12 @@ struct gpu_grant {
 	struct gpu_range range;
 	uint64_t serial; /* as in the core's grant */
 	uint32_t access;
-	bool pending;		  /* released, and its event has not come */
-	bool failed;		  /* its event came with an error */
-	cl_event after;		  /* if pending */
-	cl_event arrived;	  /* of what was transferred for it; NULL: nothing was */
-	struct morsel_grant core; /* if pending: to be released */
-	struct gpu_grant *ready;  /* the completer's queue */
+	bool pending;			/* released, and its event has not come */
+	bool failed;			/* its event came with an error */
+	cl_event after;			/* if pending */
+	cl_event arrived;		/* of what was transferred for it; NULL: nothing was */
+	struct morsel_grant core;	/* if pending: to be released */
+	struct gpu_grant *also_pending; /* the completer's list */
 	struct gpu_buffer *buffer;
 	struct morsel_cl_native native;
 };
@@ -104,7 +106,7 @@ struct gpu_page {
 };
 
 struct gpu_view {
-	uint32_t refs; /* atomic: the maker, the core's view, callbacks under way */
+	uint32_t refs; /* atomic: the maker, the core's view, the completer */
 	uint32_t tier;
 	uint32_t writers; /* enum morsel_cl_writers */
 	uint32_t access;
@@ -143,10 +145,7 @@ struct gpu_view {
 
 	/* copy.c */
 	struct gpu_page *pages;
-	cl_event queue_last; /* the last of each, NULL none */
-	cl_event late_last;
-	uint32_t late_open; /* atomic: transfers of late that have not ended */
-	uint32_t doubtful;  /* atomic: a transfer failed: nothing that was marked holds */
+	struct gpu_flight *flights; /* transfers that had not ended when it was last looked */
 	cl_mem *segments;
 	uint64_t segment_bytes;
 	char *svm;
