@@ -561,18 +561,16 @@ static void link_page(struct page *page)
 	mrs_txn_settle(txn);
 }
 
-/* The views cannot follow: everything as it was. The leaf is locked. */
+/* No view has followed, for the first could not: everything as it was. The leaf is locked. */
 static void unlink_page(struct page *page)
 {
 	struct mrs_txn *txn = page->txn;
-	uint64_t move;
 
 	mrs_txn_put_cancel(txn);
 	mrs_txn_put_begin(txn, page->order, page->frame);
 	mrs_store_release(page->leaf.place, mrs_entry_locked(page->leaf.entry, txn->index));
 	unnote_owed(txn);
 	MRS_PROBE("break.page.unlinked");
-	mrs_view_follow_own(page->morsel, page->leaf.page, pages_of(page), page->old, &move);
 	mrs_pool_unback(txn->pool, page->frame, pages_of(page));
 	mrs_txn_put_end(txn);
 }

@@ -53,7 +53,7 @@ bool mrs_share_can_follow(struct morsel *morsel);
 int mrs_share_keep(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf);
 /*
  * Pages that are the morsel's own now, locked and DIRTY: the views of it map these frames, in every
- * process. Counts the move.
+ * process. Counts the move. -ENOMEM in words: none does, and the page may go back.
  */
 int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, uint64_t pages,
 		     uint64_t frame);

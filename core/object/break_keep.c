@@ -12,10 +12,10 @@
  * mapping; 3 when nobody else links the frame it is the writer's, where it is, and his views never
  * noticed.
  *
- * Where a relative's views must keep the frame, the writer's follow after all, acknowledged before his
- * leaf is unlocked: for that instant what is written through one of them is not in the others yet.
- * Where both must, the relative is in the way: -EBUSY. So is, until it is
- * continued or killed, a process that is stopped and has a view of a relative there.
+ * Where a relative's views must keep the frame, the writer's follow after all, acknowledged before
+ * his leaf is unlocked: for that instant what is written through one of them is not in the others
+ * yet. Where both must, the relative is in the way: -EBUSY. So is, until it is continued or killed,
+ * a process that is stopped and has a view of a relative there.
  */
 #include <errno.h>
 #include <string.h>
@@ -97,28 +97,58 @@ bool mrs_share_can_follow(struct morsel *morsel)
 
 /* ---- following ---- */
 
-int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, uint64_t pages,
-		     uint64_t frame)
+/* What has begun to follow is written by its threads: it cannot go back, and all others come after.
+ */
+static int follow_own(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t frame,
+		      uint64_t *move)
 {
-	struct mrs_slot_set silent;
-	struct viewers viewers;
-	uint64_t move;
-	int rc = mrs_view_follow_own(morsel, page, pages, frame, &move);
+	int rc = mrs_view_follow_own(morsel, page, pages, frame, move);
+	bool parked;
 
-	if (rc || mrs_load_relaxed(&morsel->alone_at) ==
-			  mrs_load_acquire(&mrs_pool_state(morsel->pool)->registry) + 1)
+	if (!rc || !*move)
 		return rc;
+	mrs_log(MRS_LOG_WARN, "page %llu of a morsel waits for a view of this process: %s",
+		(unsigned long long)page, morsel_errormsg());
+	parked = mrs_txn_park(morsel->pool);
+	do
+		nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
+	while (mrs_view_follow_own(morsel, page, pages, frame, move));
+	mrs_txn_unpark(morsel->pool, parked);
+	return 0;
+}
+
+static void follow_others(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, uint64_t pages,
+			  uint64_t move)
+{
+	struct viewers viewers;
+	int rc;
+
 	find_viewers(morsel, page, pages, &viewers);
 	if (!viewers.others)
-		return 0;
-	/* A service thread answers unless its process is stopped: then it runs no code of its own.
+		return;
+	/*
+	 * A service thread answers unless its process is stopped: then it runs no code of its own.
+	 * Who has no room for one more mapping now is asked again, and the others with him: to
+	 * follow once more does no harm.
 	 */
 	do {
 		rc = mrs_mail_ask(txn, &viewers.who, MRS_REQUEST_REMAP, morsel->cell, page, pages,
-				  move, ASK_NS, &silent);
-		viewers.who = silent;
+				  move, ASK_NS, NULL);
+		if (rc && rc != -ETIMEDOUT)
+			nanosleep(&(struct timespec){.tv_nsec = AGAIN_NS}, NULL);
 		MRS_PROBE("break.keep.asked");
-	} while (rc == -ETIMEDOUT);
+	} while (rc);
+}
+
+int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, uint64_t pages,
+		     uint64_t frame)
+{
+	uint64_t move = 0;
+	int rc = follow_own(morsel, page, pages, frame, &move);
+
+	if (!rc && mrs_load_relaxed(&morsel->alone_at) !=
+			   mrs_load_acquire(&mrs_pool_state(morsel->pool)->registry) + 1)
+		follow_others(morsel, txn, page, pages, move);
 	return rc;
 }
 
@@ -209,8 +239,8 @@ static int move_link(struct keep *keep, uint64_t *place, uint64_t entry)
 }
 
 /*
- * A clone of the relative is being cut: what its views were given now could be written without a mark,
- * and would be the clone's too. After the intent's fence: he waits for us, or we see him.
+ * A clone of the relative is being cut: what its views were given now could be written without a
+ * mark, and would be the clone's too. After the intent's fence: he waits for us, or we see him.
  */
 static bool is_being_cloned(struct morsel *relative, const struct mrs_txn *txn)
 {

@@ -144,9 +144,12 @@ static void follow(struct mrs_retarget *batch, uint64_t to)
 	struct morsel *morsel = batch->morsel;
 	struct others others = {.morsel = morsel};
 	uint64_t family = mrs_load_acquire(&mrs_morsel_coherence(morsel)->family);
-	uint64_t move;
+	uint64_t move = 0;
 
-	mrs_view_follow_own(morsel, batch->page, 1, to, &move);
+	/* The old memory is gone: who does not follow now does at a touch, or when he is hurried.
+	 */
+	if (mrs_view_follow_own(morsel, batch->page, 1, to, &move) && !move)
+		move = mrs_fetch_add(&mrs_morsel_coherence(morsel)->moves, 1) + 1;
 	mrs_quarantine_number(&batch->txn, move);
 	MRS_PROBE("move.followed");
 	mrs_registry_each(morsel->pool, family, batch->page, batch->page + 1, add_other, &others);

@@ -19,9 +19,12 @@ struct follow {
 	struct morsel *morsel;
 	uint64_t page, pages, frame;
 	uint64_t move; /* the morsel's count, with this one; 0: not counted yet */
+	bool begun;    /* somebody shows the new frames */
 };
 
-static int map_part(struct morsel_view *view, uint64_t first, uint64_t end, uint64_t frame)
+/* A mapping that fails leaves what was there before. */
+static int map_part(struct morsel_view *view, uint64_t first, uint64_t end, uint64_t frame,
+		    bool *begun)
 {
 	struct morsel_run run = {
 		.offset = first * MRS_PAGE_BYTES,
@@ -32,13 +35,16 @@ static int map_part(struct morsel_view *view, uint64_t first, uint64_t end, uint
 	int rc = mrs_cpu_remap(&view->target, &run, 1);
 
 	MRS_PROBE("view.follow.mapped");
-	return rc ? rc
-		  : mrs_uffd_register(view->morsel->pool, (char *)view->target.addr + run.offset,
-				      run.bytes);
+	if (rc)
+		return rc;
+	*begun = true;
+	return mrs_uffd_register(view->morsel->pool, (char *)view->target.addr + run.offset,
+				 run.bytes);
 }
 
 /* Pages [first, end) of the view, but for what it has no translation for. */
-static int map_present(struct morsel_view *view, uint64_t first, uint64_t end, uint64_t frame)
+static int map_present(struct morsel_view *view, uint64_t first, uint64_t end, uint64_t frame,
+		       bool *begun)
 {
 	int rc = 0;
 
@@ -47,14 +53,15 @@ static int map_present(struct morsel_view *view, uint64_t first, uint64_t end, u
 
 		mrs_ranges_find(&view->missing, first, end, &gap);
 		if (first < gap.first)
-			rc = map_part(view, first, gap.first, frame);
+			rc = map_part(view, first, gap.first, frame, begun);
 		frame += gap.end - first;
 		first = gap.end;
 	}
 	return rc;
 }
 
-int mrs_view_follow(struct morsel_view *view, uint64_t page, uint64_t pages, uint64_t frame)
+int mrs_view_follow(struct morsel_view *view, uint64_t page, uint64_t pages, uint64_t frame,
+		    bool *begun)
 {
 	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
 	uint64_t first = mrs_max(page, base);
@@ -62,7 +69,7 @@ int mrs_view_follow(struct morsel_view *view, uint64_t page, uint64_t pages, uin
 
 	if (first >= end || !view->watched)
 		return 0;
-	return map_present(view, first - base, end - base, frame + (first - page));
+	return map_present(view, first - base, end - base, frame + (first - page), begun);
 }
 
 /* What is not mapped (a hole, or an invalidated range) nobody writes through this view. */
@@ -135,10 +142,12 @@ static int follow_one(void *ctx, const struct mrs_register *listed)
 	struct morsel_view *view = listed->owner;
 	int rc = 0;
 
-	count_move(follow);
 	pthread_mutex_lock(&view->lock);
 	if (!view->ending)
-		rc = mrs_view_follow(view, follow->page, follow->pages, follow->frame);
+		rc = mrs_view_follow(view, follow->page, follow->pages, follow->frame,
+				     &follow->begun);
+	if (!rc || follow->begun)
+		count_move(follow);
 	if (!rc && !view->ending)
 		mrs_view_followed(view, follow->move);
 	pthread_mutex_unlock(&view->lock);
@@ -148,10 +157,12 @@ static int follow_one(void *ctx, const struct mrs_register *listed)
 int mrs_view_follow_own(struct morsel *morsel, uint64_t page, uint64_t pages, uint64_t frame,
 			uint64_t *move)
 {
-	struct follow follow = {.morsel = morsel, .page = page, .pages = pages, .frame = frame};
+	struct follow follow = {
+		.morsel = morsel, .page = page, .pages = pages, .frame = frame, .move = *move};
 	int rc = mrs_registry_each_own(morsel->pool, morsel->cell, follow_one, &follow);
 
-	count_move(&follow);
+	if (!rc)
+		count_move(&follow);
 	*move = follow.move;
 	return rc;
 }

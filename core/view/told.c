@@ -200,7 +200,9 @@ static int told_cut(struct told *told, struct morsel_view *view)
 
 static int follow_run(void *ctx, const struct mrs_run *run)
 {
-	return run->mapped ? mrs_view_follow(ctx, run->page, run->pages, run->frame) : 0;
+	bool begun;
+
+	return run->mapped ? mrs_view_follow(ctx, run->page, run->pages, run->frame, &begun) : 0;
 }
 
 static int told_remap(struct told *told, struct morsel_view *view, struct mrs_range range)

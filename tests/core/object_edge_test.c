@@ -69,6 +69,34 @@ void __wrap_mrs_probe_hit(const char *name)
 	__real_mrs_probe_hit(name);
 }
 
+/* ---- mappings that fail ---- */
+
+void *__real_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset);
+void *__wrap_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset);
+
+/* Of those over a part of a view: so many succeed, and then so many fail. */
+static uint32_t maps_good, maps_bad;
+
+void *__wrap_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
+{
+	if (flags & MAP_FIXED && flags & MAP_SHARED && mrs_load_acquire32(&maps_bad)) {
+		if (mrs_load_acquire32(&maps_good)) {
+			mrs_store_release32(&maps_good, maps_good - 1);
+		} else {
+			mrs_store_release32(&maps_bad, maps_bad - 1);
+			errno = ENOMEM;
+			return MAP_FAILED;
+		}
+	}
+	return __real_mmap(at, bytes, prot, flags, fd, offset);
+}
+
+static void fail_maps(uint32_t good, uint32_t bad)
+{
+	mrs_store_release32(&maps_good, good);
+	mrs_store_release32(&maps_bad, bad);
+}
+
 /* ---- a pool, a morsel, views ---- */
 
 struct scene {
@@ -166,11 +194,21 @@ static int move(struct morsel *morsel, uint64_t page)
 	return rc;
 }
 
+/* Whoever was served last may have his leaf for a moment longer. */
 static void evict(struct scene *scene, uint64_t page, uint64_t pages)
 {
-	assert_ok(morsel_advise(scene->morsel, page * PAGE, pages * PAGE, MORSEL_ADVICE_EVICT));
-	for (uint64_t i = page; i < page + pages; i++)
-		assert_int_equal(mrs_entry_state(entry_of(scene->morsel, i)), MRS_ENTRY_EVICTED);
+	uint64_t end = page + pages;
+
+	for (unsigned i = 0; page < end && i < 1000; i++) {
+		if (i)
+			usleep(1000);
+		assert_ok(morsel_advise(scene->morsel, page * PAGE, (end - page) * PAGE,
+					MORSEL_ADVICE_EVICT));
+		while (page < end &&
+		       mrs_entry_state(entry_of(scene->morsel, page)) == MRS_ENTRY_EVICTED)
+			page++;
+	}
+	assert_int_equal(page, end);
 }
 
 static struct mrs_window window_of(struct morsel_view *view)
@@ -523,6 +561,64 @@ static void a_grant_of_what_is_elsewhere(void **state)
 	}
 }
 
+/* ---- the first write, where a view cannot follow ---- */
+
+/* The write fails or waits, and what it would have written is in nobody's page. */
+static void a_view_that_cannot_follow(void **state)
+{
+	struct morsel_view *view;
+	struct morsel *clone;
+	struct scene scene;
+
+	scene_begin(&scene);
+	assert_ok(morsel_clone(scene.morsel, "c", &clone));
+	fail_maps(0, 1);
+	assert_int_equal(mrs_share_break(scene.morsel, 6, 1), -ENOMEM);
+	*word_at(scene.view, 6) = 77;
+	view = map(clone, MORSEL_VIEW_STITCHED, MORSEL_READ);
+	expect_all(view, 1000);
+	assert_int_equal(*word_at(scene.view, 6), 77);
+	morsel_view_destroy(view);
+	assert_ok(morsel_close(clone));
+	scene_end(&scene);
+}
+
+/* Of several views of a relative some have followed: the others do, sooner or later. */
+static void views_that_follow_late(void **state)
+{
+	struct morsel_view *view[3];
+	struct morsel *clone, *other;
+	struct morsel_pool *pool;
+	struct scene scene;
+
+	scene_begin(&scene);
+	pool = again(scene.pool);
+	view[2] = map(scene.morsel, MORSEL_VIEW_STITCHED, MORSEL_READ);
+	assert_ok(morsel_clone(scene.morsel, "c", &clone));
+	view[0] = map(clone, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
+	other = object_open(pool, "c");
+	view[1] = map(other, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
+	for (uint64_t page = 0; page < 16; page++) {
+		fail_maps((uint32_t)page % 3, 1 + (uint32_t)page % 2);
+		*word_at(scene.view, page) = 77;
+		fail_maps(0, 0);
+		assert_int_equal(*word_at(view[2], page), 77);
+		for (unsigned i = 0; i < 2; i++)
+			assert_int_equal(*word_at(view[i], page), 1000 + page);
+		*word_at(view[0], page) = 88;
+		assert_int_equal(*word_at(view[1], page), 88);
+		*word_at(view[1], page) = 99;
+		assert_int_equal(*word_at(view[0], page), 99);
+		assert_int_equal(*word_at(scene.view, page), 77);
+	}
+	for (unsigned i = 0; i < 3; i++)
+		morsel_view_destroy(view[i]);
+	assert_ok(morsel_close(other));
+	assert_ok(morsel_pool_close(pool));
+	assert_ok(morsel_close(clone));
+	scene_end(&scene);
+}
+
 /* ---- soft removal of a view that may write ---- */
 
 static uint32_t ask_self(struct scene *scene, enum mrs_request_op op)
@@ -585,6 +681,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_letter_that_is_late),
 		cmocka_unit_test(a_writer_that_lags_catches_up),
 		cmocka_unit_test(a_mover_who_dies_is_counted),
+		cmocka_unit_test(a_view_that_cannot_follow),
+		cmocka_unit_test(views_that_follow_late),
 		cmocka_unit_test(marks_outlive_a_drop),
 	};
 
