@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 
-TIMEOUT = 60
+TIMEOUT = int(os.environ.get("MORSEL_DOCS_TIMEOUT", "60"))
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ \t]*$\n?",
                    re.M | re.S)
 SHM = "/dev/shm/"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import initramfs
 from qmp import Qmp
-from words import LabError, say
+from words import LabError, progress, say
 
 SKIP = 77
 READY_SECONDS = 240     # until init is done, in emulation on a loaded machine
@@ -163,7 +163,7 @@ class Reader:
         verb, rest = words[0], words[1:]
         if verb == "READY":
             self.ready = True
-            say(f"the guest is ready after {rest[0]} s, kernel {rest[1]}")
+            progress(f"the guest is ready after {rest[0]} s, kernel {rest[1]}")
         elif verb == "TROUBLE":
             self.trouble.append(" ".join(rest))
         elif verb == "BEGIN":
@@ -330,7 +330,7 @@ def run(lab, machine, kernel, programs, folder, accelerator=None, powercut=None,
         if choice == "kvm" and len(tried) > 1:
             kvm_verdict(lab, began)
             if not began:
-                say("KVM does not boot the lab here; emulating")
+                progress("KVM does not boot the lab here; emulating")
                 continue
         return [reader.results for reader in readers]
     raise LabError("no accelerator")

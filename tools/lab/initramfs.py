@@ -28,7 +28,7 @@ class Cpio:
         self.inode = 0
 
     def entry(self, name, mode, data=b""):
-        name = str(name).strip("/")
+        name = os.path.normpath(str(name)).strip("/")
         if name in self.seen:
             return
         parent = os.path.dirname(name)

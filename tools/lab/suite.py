@@ -14,6 +14,7 @@ from pathlib import Path
 
 import boot
 import machine as machines
+import words
 from options import read
 from words import LabError, say
 
@@ -64,13 +65,13 @@ def program_of(test, account):
 
 def run_machine(lab, name, description, tests, known, folder):
     """[(test, Result, may skip)] of one machine; whatever keeps it from booting fails them all."""
-    kernel_name, account, words = description
+    kernel_name, account, words_of_it = description
     missing = sorted(test for test in tests if test not in known)
     results = [(test, boot.Result(test, "failed", "listed for the lab, but no such test is registered"), False)
                for test in missing]
     programs = [program_of(known[test], account) for test in tests if test in known]
     try:
-        machine = machines.from_options(read("run", words))
+        machine = machines.from_options(read("run", words_of_it))
         kernel = lab.kernel(kernel_name)
         nodes = boot.run(lab, machine, kernel, programs, folder)
     except LabError as error:
@@ -85,11 +86,12 @@ def run_machine(lab, name, description, tests, known, folder):
 
 def run(lab, build, full=False, only=None, chosen=None, folder=None):
     """Yields (machine, test, Result, may skip) for every test of every machine."""
-    machines, places = read_machines(), read_places()
-    for name in set(places) - set(machines):
+    words.verbose = True
+    descriptions, places = read_machines(), read_places()
+    for name in set(places) - set(descriptions):
         yield name, "table", boot.Result("table", "failed", f"tests/lab/machines.tsv has no machine '{name}'"), False
     known = registered(build)
-    for name, description in machines.items():
+    for name, description in descriptions.items():
         tests = {test: marks for test, marks in places.get(name, {}).items()
                  if (full or not marks[1]) and (not only or re.search(only, test))}
         if not tests or (chosen and name not in chosen):
