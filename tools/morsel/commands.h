@@ -73,6 +73,13 @@ int who_show(const struct command *self, int argc, char **argv);
 /* pager.c */
 int pager_run(const struct command *self, int argc, char **argv);
 
+/* iommu.c */
+int iommu_list(const struct command *self, int argc, char **argv);
+int iommu_info(const struct command *self, int argc, char **argv);
+int iommu_map(const struct command *self, int argc, char **argv);
+int iommu_bind(const struct command *self, int argc, char **argv);
+int iommu_unbind(const struct command *self, int argc, char **argv);
+
 /* nvme.c, nvme_bench.c */
 int nvme_list(const struct command *self, int argc, char **argv);
 int nvme_info(const struct command *self, int argc, char **argv);

@@ -145,6 +145,7 @@ static void run_all(struct report *report)
 {
 	run_checks(report, memory_checks, memory_checks_count);
 	run_checks(report, fault_checks, fault_checks_count);
+	run_checks(report, iommu_checks, iommu_checks_count);
 	run_checks(report, device_checks, device_checks_count);
 }
 

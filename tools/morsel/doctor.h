@@ -28,6 +28,8 @@ extern const struct check memory_checks[];
 extern const size_t memory_checks_count;
 extern const struct check fault_checks[];
 extern const size_t fault_checks_count;
+extern const struct check iommu_checks[];
+extern const size_t iommu_checks_count;
 extern const struct check device_checks[];
 extern const size_t device_checks_count;
 

@@ -34,24 +34,6 @@ static const char *access_text(const char *path)
 	return access(path, R_OK | W_OK) ? "no permission" : "usable";
 }
 
-static void check_iommu(struct finding *finding)
-{
-	int groups = count_entries("/sys/kernel/iommu_groups", "");
-	const char *vfio = access_text("/dev/vfio/vfio");
-	const char *iommufd = access_text("/dev/iommu");
-	bool usable = !strcmp(vfio, "usable") || !strcmp(iommufd, "usable");
-
-	found(finding, groups > 0 ? (usable ? HEALTH_OK : HEALTH_LIMITED) : HEALTH_MISSING,
-	      "%d groups; /dev/vfio/vfio %s, /dev/iommu %s", groups < 0 ? 0 : groups, vfio,
-	      iommufd);
-	if (groups <= 0)
-		remedy(finding, "turn on VT-d or AMD-Vi in the firmware and boot with "
-				"intel_iommu=on (Intel)");
-	else if (!usable)
-		remedy(finding, "modprobe vfio-pci, bind a device to it, and give the user its "
-				"/dev/vfio group");
-}
-
 static void check_rdma(struct finding *finding)
 {
 	int devices = count_entries("/sys/class/infiniband", "");
@@ -141,8 +123,8 @@ static void check_cxl(struct finding *finding)
 }
 
 const struct check device_checks[] = {
-	{"iommu", "IOMMU", false, check_iommu},	   {"rdma", "RDMA", false, check_rdma},
-	{"opencl", "OpenCL", false, check_opencl}, {"kvm", "KVM", false, check_kvm},
-	{"dax", "DAX", false, check_dax},	   {"cxl", "CXL", false, check_cxl},
+	{"rdma", "RDMA", false, check_rdma}, {"opencl", "OpenCL", false, check_opencl},
+	{"kvm", "KVM", false, check_kvm},    {"dax", "DAX", false, check_dax},
+	{"cxl", "CXL", false, check_cxl},
 };
 const size_t device_checks_count = array_length(device_checks);

@@ -76,6 +76,16 @@ static const struct command commands[] = {
 	 2, 2, who_show},
 	{"pager", "", "Keep a pool alive, and see to it that its pages are evicted.", POOL, 0, 0,
 	 pager_run},
+	{"iommu list", "", "List PCI functions, and whether user space can drive them.", PRINTS, 0,
+	 0, iommu_list},
+	{"iommu info", "DEVICE", "Show what a device and its IOMMU can do.", PRINTS | BYTES, 1, 1,
+	 iommu_info},
+	{"iommu map", "DEVICE NAME", "Show how a morsel would be mapped for a device.",
+	 POOL | PRINTS | BYTES, 2, 2, iommu_map},
+	{"iommu bind", "DEVICE", "Give a device to user space, away from its driver.", 0, 1, 1,
+	 iommu_bind},
+	{"iommu unbind", "DEVICE", "Give a device back to the kernel's driver.", 0, 1, 1,
+	 iommu_unbind},
 	{"nvme list", "", "List the NVMe controllers of this machine.", PRINTS, 0, 0, nvme_list},
 	{"nvme info", "DEVICE", "Show what an NVMe controller is and can do.", PRINTS | BYTES, 1, 1,
 	 nvme_info},
@@ -156,7 +166,7 @@ static const struct command *find(int argc, char **argv, int *words)
 /* Words that begin several commands. */
 static bool is_group(const char *word)
 {
-	return !strcmp(word, "lab") || !strcmp(word, "nvme") ||
+	return !strcmp(word, "iommu") || !strcmp(word, "lab") || !strcmp(word, "nvme") ||
 	       !strcmp(word, "pool") || !strcmp(word, "swap");
 }
 

@@ -39,6 +39,11 @@ declare -gA _morsel_options=(
 	["top"]="--delay --count --batch --pool --bytes --help"
 	["who"]="--pool --json --help"
 	["pager"]="--serve --pool --help"
+	["iommu list"]="--json --help"
+	["iommu info"]="--kind --json --bytes --help"
+	["iommu map"]="--kind --iova --granule --pool --json --bytes --help"
+	["iommu bind"]="--help"
+	["iommu unbind"]="--help"
 	["nvme list"]="--json --help"
 	["nvme info"]="--json --bytes --help"
 	["nvme read"]="--namespace --position --size --help"
@@ -67,6 +72,15 @@ _morsel_commands()
 	done
 }
 
+# Prints what --kind can be for command $1.
+_morsel_kinds()
+{
+	case $1 in
+	iommu*) echo "auto type1 iommufd" ;;
+	*) echo "auto tmpfs hugetlb file" ;;
+	esac
+}
+
 # Sets COMPREPLY to the names of the morsels in pool $1 that begin with $2, quoted for the shell.
 _morsel_names()
 {
@@ -92,7 +106,7 @@ _morsel()
 		mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "")" -- "$current")
 		return
 	fi
-	if [[ $command == lab || $command == nvme || $command == pool || $command == swap ]]; then
+	if [[ $command == iommu || $command == lab || $command == nvme || $command == pool || $command == swap ]]; then
 		if ((COMP_CWORD == 2)); then
 			mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "$command ") --help" \
 				-- "$current")
@@ -139,7 +153,7 @@ _morsel()
 		return
 		;;
 	--kind)
-		mapfile -t COMPREPLY < <(compgen -W "auto tmpfs hugetlb file" -- "$current")
+		mapfile -t COMPREPLY < <(compgen -W "$(_morsel_kinds "$command")" -- "$current")
 		return
 		;;
 	--group)
@@ -151,7 +165,7 @@ _morsel()
 		return
 		;;
 	--size | --max | --budget | --low | --high | --mode | --node | --offset | --length | --align | --range | --delay | \
-		--count | --in-flight | --namespace | --position | --block | --depth | --time | \
+		--count | --in-flight | --namespace | --position | --block | --iova | --granule | --depth | --time | \
 		--name | -n)
 		return
 		;;
