@@ -39,6 +39,12 @@ int mrs_evict_pinned(struct morsel_pool *pool, const struct mrs_seen_view *by,
 
 /* ---- evict_ask.c ---- */
 
+/*
+ * Pages of the morsel have just been pinned: is what cannot go any more still within the budget?
+ * -ENOSPC in words that name pins, budget and remedy. Of two that exceed it together at least one is
+ * refused.
+ */
+int mrs_evict_may_pin(struct morsel *morsel, uint64_t page, uint64_t pages);
 /* mrs_evict_make_room() for who is in no signal handler: sees to it that there is a pager. */
 int mrs_evict_room_for(struct morsel_pool *pool, uint64_t frames, int64_t ns);
 /* What of the resident pages can be evicted, and what is pinned: a look, in passing. */

@@ -126,9 +126,11 @@ int mrs_evict_room_for(struct morsel_pool *pool, uint64_t frames, int64_t ns)
 struct stays {
 	struct morsel_pool *pool;
 	struct mrs_pool_stays *sum;
+	uint64_t promised; /* pinned, and not there: being brought in */
 };
 
-static uint64_t mapped_pages(struct morsel *morsel, uint64_t page, uint64_t end)
+static uint64_t pages_in_state(struct morsel *morsel, uint64_t page, uint64_t end,
+			       enum mrs_entry_state state)
 {
 	uint64_t count = 0;
 	struct mrs_leaf leaf;
@@ -137,14 +139,15 @@ static uint64_t mapped_pages(struct morsel *morsel, uint64_t page, uint64_t end)
 		uint64_t next = leaf.page + (1ull << MRS_HUGE_ORDER * leaf.level);
 
 		next = mrs_min(mrs_max(next, page + 1), end);
-		count += mrs_entry_state(leaf.entry) == MRS_ENTRY_MAPPED ? next - page : 0;
+		count += mrs_entry_state(leaf.entry) == state ? next - page : 0;
 		page = next;
 	}
 	return count;
 }
 
-/* Pages [page, end), halved until they are pinned as a whole, or by nobody. */
-static uint64_t pinned_pages(struct morsel *morsel, uint64_t family, uint64_t page, uint64_t end)
+/* Of pages [page, end), halved until they are pinned as a whole, or by nobody. */
+static uint64_t pinned_pages(struct morsel *morsel, uint64_t family, uint64_t page, uint64_t end,
+			     enum mrs_entry_state state)
 {
 	uint64_t middle = page + (end - page) / 2;
 	struct mrs_seen_view by;
@@ -153,34 +156,82 @@ static uint64_t pinned_pages(struct morsel *morsel, uint64_t family, uint64_t pa
 	if (!mrs_registry_pinned(morsel->pool, family, page, end, &by, &pin))
 		return 0;
 	if (middle == page || (pin.first_plus_1 - 1 <= page && pin.end >= end))
-		return mapped_pages(morsel, page, end);
-	return pinned_pages(morsel, family, page, middle) +
-	       pinned_pages(morsel, family, middle, end);
+		return pages_in_state(morsel, page, end, state);
+	return pinned_pages(morsel, family, page, middle, state) +
+	       pinned_pages(morsel, family, middle, end, state);
 }
 
 static int add_stays(void *ctx, mrs_cell cell, void *memory)
 {
 	struct stays *stays = ctx;
 	struct morsel morsel;
-	uint64_t end, mapped, pinned = 0;
+	uint64_t end, family, mapped, pinned = 0;
 
 	if (!mrs_handle_init(&morsel, stays->pool, cell) || !mrs_morsel_is_evictable(&morsel))
 		return 0;
 	end = mrs_morsel_pages(&morsel);
-	mapped = mapped_pages(&morsel, 0, end);
-	if (mrs_morsel_coherence(&morsel) && mapped)
-		pinned = pinned_pages(&morsel, mrs_morsel_coherence(&morsel)->family, 0, end);
+	mapped = pages_in_state(&morsel, 0, end, MRS_ENTRY_MAPPED);
+	if (mrs_morsel_coherence(&morsel)) {
+		family = mrs_morsel_coherence(&morsel)->family;
+		pinned = pinned_pages(&morsel, family, 0, end, MRS_ENTRY_MAPPED);
+		stays->promised += pinned_pages(&morsel, family, 0, end, MRS_ENTRY_EVICTED);
+	}
 	stays->sum->pinned += pinned;
 	stays->sum->evictable += mapped - mrs_min(pinned, mapped);
 	return 0;
 }
 
-void mrs_evict_stays(struct morsel_pool *pool, struct mrs_pool_stays *sum)
+static uint64_t add_all_stays(struct morsel_pool *pool, struct mrs_pool_stays *sum)
 {
 	struct stays stays = {.pool = pool, .sum = sum};
 
 	*sum = (struct mrs_pool_stays){0};
 	mrs_cell_each(mrs_pool_cells(pool), MRS_CELL_RECORD, add_stays, &stays);
+	return stays.promised;
+}
+
+void mrs_evict_stays(struct morsel_pool *pool, struct mrs_pool_stays *sum)
+{
+	add_all_stays(pool, sum);
+}
+
+/* ---- what may be pinned ---- */
+
+static int pins_too_much(struct morsel_pool *pool, uint64_t pages, const struct mrs_pool_stays *sum,
+			 uint64_t promised, uint64_t others)
+{
+	uint64_t budget = mrs_load_relaxed(&mrs_pool_state(pool)->budget_frames);
+	uint64_t pinned = sum->pinned + promised;
+	char text[4][16];
+
+	return mrs_fail(
+		-ENOSPC,
+		"with a grant of %s there would be %s pinned by grants, and %s that cannot be "
+		"evicted, in %s with a budget of %s: release grants (morsel_release), grant less "
+		"at a time, or raise the budget (morsel pool budget)",
+		mrs_bytes_text(pages * MRS_PAGE_BYTES, text[0]),
+		mrs_bytes_text(pinned * MRS_PAGE_BYTES, text[1]),
+		mrs_bytes_text(others * MRS_PAGE_BYTES, text[2]), mrs_pool_path(pool),
+		mrs_bytes_text(budget * MRS_PAGE_BYTES, text[3]));
+}
+
+int mrs_evict_may_pin(struct morsel *morsel, uint64_t page, uint64_t pages)
+{
+	struct morsel_pool *pool = morsel->pool;
+	uint64_t budget = mrs_load_acquire(&mrs_pool_state(pool)->budget_frames);
+	uint64_t promised, charged, evictable, others;
+	struct mrs_pool_stays sum;
+
+	if (!budget || !mrs_morsel_is_evictable(morsel) || mrs_pool_fits(pool, pages) ||
+	    mrs_pool_fits(pool, pages_in_state(morsel, page, page + pages, MRS_ENTRY_EVICTED)))
+		return 0;
+	promised = add_all_stays(pool, &sum);
+	charged = mrs_pool_charged(pool);
+	evictable = mrs_min(sum.evictable + sum.pinned, charged);
+	others = charged - evictable;
+	if (others + sum.pinned + promised <= budget)
+		return 0;
+	return pins_too_much(pool, pages, &sum, promised, others);
 }
 
 /* ---- asked for: by advice, through the pager ---- */

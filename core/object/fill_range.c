@@ -18,6 +18,8 @@
 #include "object/share.h"
 #include "view/pager.h"
 
+#define ROOM_NS 200000000ll
+
 struct range {
 	struct morsel *morsel;
 	const struct mrs_window *window;
@@ -42,8 +44,8 @@ static uint64_t frozen_by(const struct range *r)
 }
 
 /*
- * Who has pinned pages to write them waits here for a clone that is being made. One that begins later
- * sees the pin: each looks, after a full fence, at what the other has set before it.
+ * Who has pinned pages to write them waits here for a clone that is being made. One that begins
+ * later sees the pin: each looks, after a full fence, at what the other has set before it.
  */
 static void await_thaw(const struct range *r)
 {
@@ -225,12 +227,15 @@ static int bring_some(const struct range *r, uint64_t page, uint64_t end, uint64
 
 static int bring_all(const struct range *r, uint64_t page, uint64_t end)
 {
+	int64_t wait = ROOM_NS;
+
 	while (page < end) {
 		uint64_t next;
 		int rc;
 
-		if (mrs_load_relaxed(&mrs_pool_state(r->morsel->pool)->budget_frames))
-			mrs_evict_make_room(r->morsel->pool, mrs_min(end - page, 512), 0);
+		if (mrs_load_relaxed(&mrs_pool_state(r->morsel->pool)->budget_frames) &&
+		    mrs_evict_make_room(r->morsel->pool, mrs_min(end - page, 512), wait))
+			wait = 0; /* nothing can go: not asked for again and again */
 		rc = bring_some(r, page, end, &next);
 		if (!rc)
 			rc = look(r, page, mrs_min(next, end), &page);

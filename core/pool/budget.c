@@ -63,7 +63,7 @@ static int budget_stays(struct morsel_pool *pool, uint64_t resident, uint64_t wa
 		-EBUSY,
 		"%s of %s are resident, more than a budget of %s: %s of it are pinned by grants, "
 		"%s can be evicted (with a swap target: `morsel swap list`), the rest cannot; "
-		"free some first",
+		"release grants, or free morsels",
 		mrs_bytes_text(resident * MRS_PAGE_BYTES, text[0]), pool->path,
 		mrs_bytes_text(wanted * MRS_PAGE_BYTES, text[1]),
 		mrs_bytes_text(stays.pinned * MRS_PAGE_BYTES, text[2]),

@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 
 #include "base/probe.h"
+#include "object/evict.h"
 #include "object/share.h"
 #include "view/cpu.h"
 #include "view/internal.h"
@@ -207,11 +208,21 @@ static struct mrs_window window_of(const struct morsel_view *view)
 int mrs_view_pin(struct morsel_view *view, uint64_t first, uint64_t end, struct mrs_pin **pin)
 {
 	uint64_t base = view->target.offset / MRS_PAGE_BYTES;
+	struct morsel_pool *pool = view->morsel->pool;
+	int rc;
 
 	*pin = NULL;
 	if (!view->watched && !view->by_mail)
 		return 0;
-	return mrs_registry_pin(view->morsel->pool, view->listed, base + first, base + end, pin);
+	rc = mrs_registry_pin(pool, view->listed, base + first, base + end, pin);
+	if (rc)
+		return rc;
+	rc = mrs_evict_may_pin(view->morsel, base + first, end - first);
+	if (rc) {
+		mrs_registry_unpin(pool, view->listed, *pin);
+		*pin = NULL;
+	}
+	return rc;
 }
 
 /* The window shows what has come since it was opened: lazy pages, a morsel that has grown. */

@@ -299,6 +299,45 @@ static void test_watermarks_are_kept(void **state)
 	budget_pool_end(pool);
 }
 
+/* ---- grants ---- */
+
+/* Pins that do not fit are refused before anything goes or comes for them. */
+static void test_grants_beyond(void **state)
+{
+	struct morsel_pool *pool = budget_pool(64 * MIB, 48 * MIB);
+	struct morsel *morsel =
+		object_create(pool, "m", 32 * MIB, MORSEL_EVICTABLE, MORSEL_PAGES_4K);
+	struct morsel_view *view = map(morsel);
+	struct morsel_grant grant[3];
+	uint64_t evicted;
+
+	fill(view, 1, 32 * MIB);
+	assert_ok(morsel_pool_set_budget(pool, 16 * MIB));
+	assert_fails(morsel_acquire(view, 0, 20 * MIB, MORSEL_READ, &grant[0]), -ENOSPC,
+		     "20.00 MiB pinned by grants");
+	assert_non_null(strstr(morsel_errormsg(), "budget of 16.00 MiB: release grants"));
+	assert_ok(morsel_acquire(view, 0, 4 * MIB, MORSEL_WRITE, &grant[0]));
+	assert_ok(morsel_acquire(view, 8 * MIB, 4 * MIB, MORSEL_READ, &grant[1]));
+	evicted = counted(pool, MRS_COUNT_PAGES_IN);
+	assert_fails(morsel_acquire(view, 16 * MIB, 12 * MIB, MORSEL_READ, &grant[2]), -ENOSPC,
+		     "20.00 MiB pinned by grants");
+	assert_int_equal(counted(pool, MRS_COUNT_PAGES_IN), evicted);
+	/* What is pinned already is not counted twice. */
+	assert_ok(morsel_acquire(view, 0, 12 * MIB, MORSEL_READ, &grant[2]));
+	morsel_release(&grant[2]);
+	morsel_release(&grant[1]);
+	assert_ok(morsel_acquire(view, 16 * MIB, 8 * MIB, MORSEL_READ, &grant[2]));
+	morsel_release(&grant[2]);
+	morsel_release(&grant[0]);
+	/* Nothing of what was refused is pinned. */
+	assert_ok(mrs_evict(morsel, 0, 32 * MIB / 4096, &evicted));
+	assert_int_equal(differs(view, 1, 32 * MIB), UINT64_MAX);
+	assert_ok(morsel_pool_set_budget(pool, 0));
+	morsel_view_destroy(view);
+	assert_ok(morsel_close(morsel));
+	budget_pool_end(pool);
+}
+
 /* ---- compressed memory ---- */
 
 /* Three quarters of each page are the same in all of them. */
@@ -531,6 +570,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_watermarks_at_creation),
 		cmocka_unit_test(test_watermarks_are_kept),
 		cmocka_unit_test(test_compressed_is_beside),
+		cmocka_unit_test(test_grants_beyond),
 	};
 
 	if (argc == 5 && !strcmp(argv[1], "--child"))

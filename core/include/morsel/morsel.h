@@ -420,8 +420,8 @@ struct morsel_grant {
 };
 
 /*
- * access is enum morsel_access bits. -ENOSPC where a lazy or evicted range could not be backed, -ERANGE
- * where the morsel has shrunk since. Nothing of the range is evicted, moved or cut until release.
+ * access is enum morsel_access bits. -ENOSPC where a lazy or evicted range could not be backed, or what
+ * grants hold would be more than the budget; -ERANGE where the morsel has shrunk since. Nothing of the range is evicted, moved or cut until release.
  */
 MORSEL_API int morsel_acquire(struct morsel_view *view, uint64_t offset, uint64_t bytes, int access,
 			      struct morsel_grant *grant);
