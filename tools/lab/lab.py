@@ -77,7 +77,10 @@ def command_shell(options):
     guest.prepare([boot.Program("files", "", tuple(files))], mode="shell", keep_debug=options.gdb)
     announce_debugger(options, kernel)
     say(f"console log: {folder}/node0/console.log; 'exit' ends the machine")
-    return boot.shell(guest)
+    code = boot.shell(guest)
+    if not code and not options.log:
+        shutil.rmtree(folder, ignore_errors=True)
+    return code
 
 
 def command_fetch(options):
