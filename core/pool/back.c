@@ -235,12 +235,13 @@ static bool collapse(struct morsel_pool *pool, uint64_t frame)
 
 /*
  * Which blocks became huge by this call and held nothing before: what an undo may take away. One
- * bit a block.
+ * bit a block; without allocating for a few, which a fault may want in a handler of a signal.
  */
 struct fresh {
 	uint64_t first; /* frame of the first whole block */
 	uint64_t blocks;
 	uint64_t *bit;
+	uint64_t few;
 };
 
 static void whole_blocks(uint64_t frame, uint64_t count, struct fresh *fresh)
@@ -250,6 +251,7 @@ static void whole_blocks(uint64_t frame, uint64_t count, struct fresh *fresh)
 	fresh->first = mrs_round_up(frame, HUGE_FRAMES);
 	fresh->blocks = end > fresh->first ? (end - fresh->first) / HUGE_FRAMES : 0;
 	fresh->bit = NULL;
+	fresh->few = 0;
 }
 
 /*
@@ -262,7 +264,7 @@ static uint64_t back_huge(struct morsel_pool *pool, struct fresh *fresh)
 
 	if (!is_shmem(pool) || pool->super.no_huge || !fresh->blocks)
 		return 0;
-	fresh->bit = calloc((fresh->blocks + 63) / 64, 8);
+	fresh->bit = fresh->blocks <= 64 ? &fresh->few : calloc((fresh->blocks + 63) / 64, 8);
 	for (uint64_t i = 0; i < fresh->blocks && fresh->bit; i++) {
 		uint64_t frame = fresh->first + i * HUGE_FRAMES;
 		bool empty = mrs_pool_lacks(pool, frame, HUGE_FRAMES) == HUGE_FRAMES;
@@ -335,7 +337,8 @@ static int back_range(struct morsel_pool *pool, uint64_t frame, uint64_t count, 
 	}
 	if (pool->kind == MORSEL_POOL_HUGETLB)
 		*huge = count;
-	free(fresh.bit);
+	if (fresh.bit != &fresh.few)
+		free(fresh.bit);
 	return rc;
 }
 

@@ -18,5 +18,6 @@ morsel_test(NAME core_object_budget SOURCES object_budget_test.c object_support.
 # Stops threads at probes. Not for ThreadSanitizer, as core_object_fault.
 if(MORSEL_PROBES)
   morsel_test(NAME core_object_edge SOURCES object_edge_test.c object_support.c LABELS unit)
-  target_link_options(core_object_edge PRIVATE -Wl,--wrap=mrs_probe_hit,--wrap=mmap)
+  target_link_options(core_object_edge PRIVATE -Wl,--wrap=mrs_probe_hit,--wrap=mmap
+                      -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=dlopen)
 endif()

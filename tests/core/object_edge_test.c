@@ -97,6 +97,44 @@ static void fail_maps(uint32_t good, uint32_t bad)
 	mrs_store_release32(&maps_bad, bad);
 }
 
+/* ---- allocations by a thread that only touches memory: they are a handler's ---- */
+
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__real_calloc(size_t n, size_t bytes);
+void *__wrap_calloc(size_t n, size_t bytes);
+void *__real_realloc(void *at, size_t bytes);
+void *__wrap_realloc(void *at, size_t bytes);
+void *__real_dlopen(const char *path, int flags);
+void *__wrap_dlopen(const char *path, int flags);
+
+static __thread bool only_touches;
+static unsigned allocated;
+
+void *__wrap_malloc(size_t bytes)
+{
+	allocated += only_touches;
+	return __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t n, size_t bytes)
+{
+	allocated += only_touches;
+	return __real_calloc(n, bytes);
+}
+
+void *__wrap_realloc(void *at, size_t bytes)
+{
+	allocated += only_touches;
+	return __real_realloc(at, bytes);
+}
+
+void *__wrap_dlopen(const char *path, int flags)
+{
+	allocated += only_touches;
+	return __real_dlopen(path, flags);
+}
+
 /* ---- a pool, a morsel, views ---- */
 
 struct scene {
@@ -132,7 +170,20 @@ static void expect_all(struct morsel_view *view, uint64_t value)
 		assert_int_equal(*word_at(view, page), value + page);
 }
 
-static void scene_begin(struct scene *scene)
+static struct morsel_pool *open_pool(uint32_t faults)
+{
+	struct morsel_pool_opts opts = {.size = sizeof(opts),
+					.flags = MORSEL_POOL_CREATE,
+					.bytes = 64 * MIB,
+					.bytes_max = 1 * GIB,
+					.faults = faults};
+	struct morsel_pool *pool;
+
+	assert_ok(morsel_pool_open(NULL, &opts, &pool));
+	return pool;
+}
+
+static void scene_of(struct scene *scene, uint32_t faults, uint32_t policy)
 {
 	const char *directory = getenv("TMPDIR");
 	struct morsel_swap_opts swap = {.size = sizeof(swap),
@@ -143,12 +194,20 @@ static void scene_begin(struct scene *scene)
 	snprintf(scene->swap_path, sizeof(scene->swap_path), "%.60s/morsel-test-%d-edge",
 		 directory ? directory : "/tmp", (int)getpid());
 	unlink(scene->swap_path);
-	scene->pool = object_pool(64 * MIB);
+	scene->pool = open_pool(faults);
 	assert_ok(morsel_swap_add(scene->pool, &swap, NULL));
-	scene->morsel = object_create(scene->pool, "m", PAGES * PAGE,
-				      MORSEL_EVICTABLE | MORSEL_SCATTERED, MORSEL_PAGES_4K);
+	if (policy == MORSEL_PAGES_4K)
+		scene->morsel = object_create(scene->pool, "m", PAGES * PAGE,
+					      MORSEL_EVICTABLE | MORSEL_SCATTERED, policy);
+	else
+		scene->morsel = object_create(scene->pool, "m", 2 * MIB, MORSEL_EVICTABLE, policy);
 	scene->view = map(scene->morsel, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
 	put_all(scene->view, 1000);
+}
+
+static void scene_begin(struct scene *scene)
+{
+	scene_of(scene, MORSEL_FAULTS_THREAD, MORSEL_PAGES_4K);
 }
 
 static void scene_end(struct scene *scene)
@@ -669,6 +728,43 @@ static int run_child(char **argv)
 	return child_move(pool);
 }
 
+/* ---- in a handler of SIGBUS ---- */
+
+/* Nothing is allocated there, and no library opened: the interrupted thread may be in the midst of
+ * it. */
+static void a_handler_finds_all_there(void **state)
+{
+	static const uint32_t policies[] = {MORSEL_PAGES_4K, MORSEL_PAGES_2M};
+
+	for (unsigned i = 0; i < mrs_array_length(policies); i++) {
+		struct morsel_view *view;
+		struct morsel *clone;
+		struct scene scene;
+
+		scene_of(&scene, MORSEL_FAULTS_SIGBUS, policies[i]);
+		evict(&scene, 0, PAGES);
+		allocated = 0;
+		only_touches = true;
+		for (uint64_t page = 0; page < PAGES; page++)
+			*word_at(scene.view, page) += page % 2 ? 0 : 1000;
+		only_touches = false;
+		assert_int_equal(allocated, 0);
+		assert_ok(morsel_clone(scene.morsel, "c", &clone));
+		only_touches = true;
+		for (uint64_t page = 0; page < PAGES; page++)
+			*word_at(scene.view, page) = 3000 + page;
+		only_touches = false;
+		assert_int_equal(allocated, 0);
+		view = map(clone, MORSEL_VIEW_STITCHED, MORSEL_READ);
+		for (uint64_t page = 0; page < PAGES; page++)
+			assert_int_equal(*word_at(view, page), (page % 2 ? 1000 : 2000) + page);
+		expect_all(scene.view, 3000);
+		morsel_view_destroy(view);
+		assert_ok(morsel_close(clone));
+		scene_end(&scene);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -684,6 +780,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_view_that_cannot_follow),
 		cmocka_unit_test(views_that_follow_late),
 		cmocka_unit_test(marks_outlive_a_drop),
+		cmocka_unit_test(a_handler_finds_all_there),
 	};
 
 	if (argc > 1 && !strcmp(argv[1], "--child"))
