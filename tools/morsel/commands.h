@@ -89,6 +89,13 @@ int nvme_import(const struct command *self, int argc, char **argv);
 int nvme_export(const struct command *self, int argc, char **argv);
 int nvme_bench(const struct command *self, int argc, char **argv);
 
+/* gpu.c */
+int gpu_list(const struct command *self, int argc, char **argv);
+int gpu_info(const struct command *self, int argc, char **argv);
+/* How many OpenCL devices there are, and in words how the first would see a morsel; a negative number
+ * and why if they cannot be asked. */
+int gpu_look(char *words, size_t room);
+
 /* doctor.c */
 int doctor(const struct command *self, int argc, char **argv);
 

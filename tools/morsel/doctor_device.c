@@ -61,16 +61,21 @@ static void check_rdma(struct finding *finding)
 
 static void check_opencl(struct finding *finding)
 {
-	char first[256] = "";
-	int count = matches("/etc/OpenCL/vendors/*.icd", first, sizeof(first));
+	char words[300] = "";
+	int drivers = matches("/etc/OpenCL/vendors/*.icd", NULL, 0);
+	int count = gpu_look(words, sizeof(words));
 
-	if (count) {
-		found(finding, HEALTH_OK, "%d driver%s, the first is %s", count,
-		      count == 1 ? "" : "s", first);
+	if (count > 0) {
+		found(finding, HEALTH_OK, "%d device%s, the first: %s", count,
+		      count == 1 ? "" : "s", words);
 		return;
 	}
-	found(finding, HEALTH_MISSING, "no driver in /etc/OpenCL/vendors");
-	remedy(finding, "install the GPU vendor's OpenCL driver, or pocl-opencl-icd for the CPU");
+	found(finding, drivers ? HEALTH_LIMITED : HEALTH_MISSING, "%d driver%s in "
+	      "/etc/OpenCL/vendors; %s", drivers, drivers == 1 ? "" : "s", words);
+	remedy(finding, drivers ? "install libmorsel-gpu and the loader (ocl-icd-libopencl1), and "
+				  "look whether the user may open the device (group render)"
+				: "install the GPU vendor's OpenCL driver, or pocl-opencl-icd for "
+				  "the CPU");
 }
 
 static void check_kvm(struct finding *finding)

@@ -97,6 +97,9 @@ static const struct command commands[] = {
 	 POOL | PRINTS | BYTES, 2, 2, nvme_export},
 	{"nvme bench", "DEVICE", "Measure how long commands of an NVMe device take.", PRINTS, 1, 1,
 	 nvme_bench},
+	{"gpu list", "", "List the OpenCL devices of this machine.", PRINTS, 0, 0, gpu_list},
+	{"gpu info", "[DEVICE]", "Show what an OpenCL device is, and how it would see a morsel.",
+	 PRINTS | BYTES, 0, 1, gpu_info},
 	{"doctor", "", "Tell what this machine offers, what is missing, and the remedy.", PRINTS, 0,
 	 0, doctor},
 	{"lab run", "PROGRAM", "Boot an emulated machine and run a program in it.", 0, 1, -1,
@@ -166,8 +169,8 @@ static const struct command *find(int argc, char **argv, int *words)
 /* Words that begin several commands. */
 static bool is_group(const char *word)
 {
-	return !strcmp(word, "iommu") || !strcmp(word, "lab") || !strcmp(word, "nvme") ||
-	       !strcmp(word, "pool") || !strcmp(word, "swap");
+	return !strcmp(word, "gpu") || !strcmp(word, "iommu") || !strcmp(word, "lab") ||
+	       !strcmp(word, "nvme") || !strcmp(word, "pool") || !strcmp(word, "swap");
 }
 
 static int group_overview(const char *group, FILE *out)

@@ -39,6 +39,8 @@ declare -gA _morsel_options=(
 	["top"]="--delay --count --batch --pool --bytes --help"
 	["who"]="--pool --json --help"
 	["pager"]="--serve --pool --help"
+	["gpu list"]="--json --help"
+	["gpu info"]="--json --bytes --help"
 	["iommu list"]="--json --help"
 	["iommu info"]="--kind --json --bytes --help"
 	["iommu map"]="--kind --iova --granule --pool --json --bytes --help"
@@ -106,7 +108,7 @@ _morsel()
 		mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "")" -- "$current")
 		return
 	fi
-	if [[ $command == iommu || $command == lab || $command == nvme || $command == pool || $command == swap ]]; then
+	if [[ $command == gpu || $command == iommu || $command == lab || $command == nvme || $command == pool || $command == swap ]]; then
 		if ((COMP_CWORD == 2)); then
 			mapfile -t COMPREPLY < <(compgen -W "$(_morsel_commands "$command ") --help" \
 				-- "$current")
