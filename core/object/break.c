@@ -25,11 +25,18 @@
  *
  *  6. The new frame is DIRTY and linked under the leaf's lock; the old one is given up last.
  *
- *  7. Death: no page's content has changed, and each link is whole. Locks go in mrs_share_repair(),
- *     counts in mrs_share_recount(); frames are named by the allocator's record until they are
- *     linked, and by putting from before they are unlinked.
+ *  7. Death: no page's content has changed. Locks go in mrs_share_repair(), counts in
+ *     mrs_share_recount(). Frames are named by the allocator's record until they are linked, and
+ *     from before they are unlinked by what is owed (owe.c): so it is known that a link may be gone
+ *     and still counted, and that another owner, who gave up his own meanwhile, left the frame to
+ *     us.
  *
- *  8. Counts are made anew after anybody's death, and a break of a living process may be parked
+ *  8. Death between a page's new link and the answer of the last view that follows: some processes
+ *     show the new frame, and may have written to it, others still the old one. So there is no way
+ *     back, and the leaf stays locked, and the old frame counted, until they have followed. The
+ *     repair asks them in the dead one's name, and comes again.
+ *
+ *  9. Counts are made anew after anybody's death, and a break of a living process may be parked
  *     then. While it waits for an entry (3) the entries of its copy are counted, and nothing links
  *     the copy; while it waits for views to follow, the old frame is unlinked and not given up.
  *     Both are noted in the intent from before until after (break.h), and whoever counts adds them.
@@ -115,19 +122,6 @@ static void unnote_copy(struct mrs_txn *txn)
 	mrs_store_release(&txn->intent->destination, 0);
 }
 
-/* Before the link goes. */
-static void note_owed(struct mrs_txn *txn, uint64_t frame)
-{
-	mrs_store_release(&txn->intent->expected, frame | MRS_BREAK_NOTE);
-	mrs_compiler_barrier();
-}
-
-static void unnote_owed(struct mrs_txn *txn)
-{
-	mrs_compiler_barrier();
-	mrs_store_release(&txn->intent->expected, 0);
-}
-
 /* ---- tables ---- */
 
 struct copy {
@@ -197,7 +191,6 @@ static void bury_table(struct copy *copy)
 {
 	struct mrs_intent *intent = copy->txn->intent;
 
-	drop_links(copy->txn, copy->from);
 	MRS_PROBE("break.table.burying");
 	if (mrs_load_relaxed32(&intent->op) == MRS_INTENT_RETARGET) {
 		mrs_store_release(&intent->cell[0], 0);
@@ -206,8 +199,7 @@ static void bury_table(struct copy *copy)
 	}
 	while (!mrs_share_grace(copy->txn, copy->morsel))
 		;
-	mrs_pool_unback(copy->txn->pool, mrs_entry_frame(copy->entry), 1);
-	mrs_txn_put_end(copy->txn);
+	mrs_share_bury(copy->txn);
 }
 
 static void table_replaced(struct morsel *morsel)
@@ -226,14 +218,14 @@ static int link_copy(struct copy *copy)
 	bool last;
 
 	mrs_txn_put_begin(txn, 0, old);
-	note_owed(txn, old);
+	mrs_share_owe(txn, 0, old, true);
 	MRS_PROBE("break.table.named");
 	/* Release: who finds the copy finds its entries. */
 	copy->linked =
 		mrs_cas(copy->place, &seen,
 			mrs_entry_make(MRS_ENTRY_TABLE, mrs_entry_level(copy->entry), copy->frame));
 	if (!copy->linked) {
-		unnote_owed(txn);
+		mrs_share_owe_nothing(txn);
 		mrs_txn_put_cancel(txn);
 		return -EAGAIN;
 	}
@@ -242,14 +234,15 @@ static int link_copy(struct copy *copy)
 	MRS_PROBE("break.table.linked");
 	mrs_txn_settle(txn);
 	last = mrs_share_drop(txn, old);
-	unnote_owed(txn);
 	MRS_PROBE("break.table.dropped");
 	unlock_place(txn, &copy->from[0]);
-	if (last)
+	if (last) {
 		bury_table(copy);
-	else
-		mrs_txn_put_cancel(txn);
-	return last ? -EAGAIN : 0;
+		return -EAGAIN;
+	}
+	mrs_share_owe_nothing(txn);
+	mrs_txn_put_cancel(txn);
+	return 0;
 }
 
 /* Entry 0 of the old table is locked. */
@@ -531,16 +524,13 @@ static void give_up_old(struct page *page)
 	struct mrs_txn *txn = page->txn;
 	bool last = mrs_share_drop(txn, page->old);
 
-	unnote_owed(txn);
 	if (!last) {
+		mrs_share_owe_nothing(txn);
 		mrs_txn_put_cancel(txn);
 		return;
 	}
 	MRS_PROBE("break.page.last");
-	for (uint64_t i = 0; i < pages_of(page); i++)
-		mrs_swap_forget(txn, page->old + i);
-	mrs_pool_unback(txn->pool, page->old, pages_of(page));
-	mrs_txn_put_end(txn);
+	mrs_share_bury(txn);
 }
 
 /* Step 6. The leaf is locked. */
@@ -552,8 +542,10 @@ static void link_page(struct page *page)
 
 	/* Of a huge page: a table that was kept for splitting it, which nobody will. */
 	mrs_place_drop_deposit(txn, page->old);
+	/* Whose views follow. */
+	mrs_store_release(&txn->intent->cell[1], page->morsel->cell);
 	mrs_txn_put_begin(txn, page->order, page->old);
-	note_owed(txn, page->old);
+	mrs_share_owe(txn, page->order, page->old, false);
 	MRS_PROBE("break.page.named");
 	/* Release: who finds the frame finds its content. */
 	mrs_store_release(page->leaf.place, mrs_entry_locked(entry, txn->index));
@@ -569,7 +561,7 @@ static void unlink_page(struct page *page)
 	mrs_txn_put_cancel(txn);
 	mrs_txn_put_begin(txn, page->order, page->frame);
 	mrs_store_release(page->leaf.place, mrs_entry_locked(page->leaf.entry, txn->index));
-	unnote_owed(txn);
+	mrs_share_owe_nothing(txn);
 	MRS_PROBE("break.page.unlinked");
 	mrs_pool_unback(txn->pool, page->frame, pages_of(page));
 	mrs_txn_put_end(txn);
@@ -701,16 +693,34 @@ int mrs_share_break(struct morsel *morsel, uint64_t page, uint64_t pages)
 
 /* ---- repair ---- */
 
-void mrs_share_repair(struct mrs_txn *txn)
+/* Pages of the leaf at place that the dead one has locked, on frames of its own by now: how many.
+ */
+static uint64_t linked_pages(struct mrs_txn *txn, const uint64_t *place)
+{
+	uint64_t entry = mrs_load_acquire(place);
+	struct mrs_owed owed;
+
+	if (!mrs_share_owed(txn->intent, &owed) || owed.is_table ||
+	    mrs_entry_lock(entry) != txn->index + 1 || mrs_entry_frame(entry) == owed.frame)
+		return 0;
+	return 1ull << owed.order;
+}
+
+bool mrs_share_repair(struct mrs_txn *txn)
 {
 	const struct mrs_intent *intent = txn->intent;
-	uint64_t *entries;
+	uint64_t *entries, *place, pages;
 
 	mrs_share_split_repair(txn);
-	if (!intent->leaf)
-		return;
-	entries = mrs_object_table_ops.at(txn->pool, intent->leaf >> 9);
-	if (entries)
-		unlock_place(txn, &entries[intent->leaf & (ENTRIES - 1)]);
+	entries = intent->leaf ? mrs_object_table_ops.at(txn->pool, intent->leaf / ENTRIES) : NULL;
+	if (!entries)
+		return true;
+	place = &entries[intent->leaf % ENTRIES];
+	pages = linked_pages(txn, place);
+	if (pages && !mrs_share_follow_repair(
+			     txn, intent->page + (pages == 1 ? intent->leaf % ENTRIES : 0), pages))
+		return false;
+	unlock_place(txn, place);
 	MRS_PROBE("repair.break");
+	return true;
 }

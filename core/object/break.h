@@ -11,7 +11,7 @@
  * repair after somebody else's death: mrs_share_recount()). The break may be parked then.
  *
  *	destination	frame of a table that nothing links yet, each entry of which is counted
- *	expected	frame that this break has unlinked and not given up yet
+ *	expected	what it owes: owe.c
  *
  * Without this mark they are a split's: the table that is to be, and the frame of the leaf.
  */
@@ -49,6 +49,11 @@ int mrs_share_copy(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_
 bool mrs_share_must_keep(struct morsel *morsel, const struct mrs_leaf *leaf);
 /* Can all views of the morsel follow a page to another frame? After the intent's fence. */
 bool mrs_share_can_follow(struct morsel *morsel);
+/*
+ * In a repair: the dead one had linked a page's own frame, and its leaf is still locked. Other
+ * processes' views may show the former one. False: they have been asked to follow and have not yet.
+ */
+bool mrs_share_follow_repair(struct mrs_txn *txn, uint64_t page, uint64_t pages);
 /* The others that link the leaf's frame give way. -EAGAIN: look again; -EBUSY, -ENOSPC in words. */
 int mrs_share_keep(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf);
 /*

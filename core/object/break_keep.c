@@ -152,6 +152,56 @@ int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, 
 	return rc;
 }
 
+/* ---- following after a death ---- */
+
+#define REPAIR_NS 1000000000ull /* who has not answered then is asked anew: he may be another one \
+				 */
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+static int look_for_view(void *ctx, const struct mrs_seen_view *view)
+{
+	struct viewers *viewers = ctx;
+
+	if (view->record == viewers->morsel->cell)
+		mrs_slot_set_add(&viewers->who, view->slot);
+	return 0;
+}
+
+/* arg[0] is the number of the move, arg[1] when it was asked for last. */
+bool mrs_share_follow_repair(struct mrs_txn *txn, uint64_t page, uint64_t pages)
+{
+	struct mrs_intent *intent = txn->intent;
+	uint32_t asked = MRS_RETARGET_BREAK << 8 | MRS_RETARGET_LINKED;
+	struct viewers viewers = {0};
+	struct morsel morsel;
+
+	if (!mrs_handle_init(&morsel, txn->pool, intent->cell[1]) || !mrs_share_is_family(&morsel))
+		return true;
+	if (mrs_load_acquire32(&intent->step) != asked)
+		mrs_store_release(&intent->arg[0],
+				  mrs_fetch_add(&mrs_morsel_coherence(&morsel)->moves, 1) + 1);
+	else if (mrs_mail_is_answered(txn))
+		return true;
+	else if (now_ns() - mrs_load_acquire(&intent->arg[1]) < REPAIR_NS)
+		return false;
+	viewers.morsel = &morsel;
+	mrs_registry_each(txn->pool, mrs_load_acquire(&mrs_morsel_coherence(&morsel)->family), page,
+			  page + pages, look_for_view, &viewers);
+	mrs_store_release(&intent->arg[1], now_ns());
+	mrs_store_release32(&intent->step, asked);
+	mrs_mail_post(txn, &viewers.who, MRS_REQUEST_REMAP, morsel.cell, page, pages,
+		      mrs_load_acquire(&intent->arg[0]));
+	MRS_PROBE("repair.break.asked");
+	return mrs_mail_is_answered(txn);
+}
+
 /* ---- the relatives give way ---- */
 
 struct keep {

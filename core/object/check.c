@@ -103,6 +103,8 @@ static int each_frame(struct each_frame *each)
 				   each);
 	if (!rc)
 		rc = mrs_prop_each(each->pool, each_deposit, each);
+	if (!rc && !each->skip_families)
+		rc = mrs_share_each_owed(each->pool, each->fn, each->ctx);
 	return rc ? rc : mrs_quarantine_each(each->pool, each->fn, each->ctx);
 }
 

@@ -17,6 +17,7 @@
 #include "object/retarget.h"
 #include "object/share.h"
 #include "swap/swap.h"
+#include "view/registry.h"
 
 /* Blocks that are linked before a waiting reaper is let in. */
 #define BREATH_BLOCKS 512u
@@ -95,6 +96,12 @@ static bool table_has_others(void *ctx, uint64_t frame)
 	return mrs_share_has_others(ctx, frame);
 }
 
+static void table_owe(void *ctx, void *txn, unsigned order, uint64_t frame, bool is_table)
+{
+	mrs_txn_put_begin(txn, order, frame);
+	mrs_share_owe(txn, order, frame, is_table);
+}
+
 static bool table_give_up(void *ctx, void *txn, uint64_t frame)
 {
 	return mrs_share_drop(txn, frame);
@@ -102,17 +109,22 @@ static bool table_give_up(void *ctx, void *txn, uint64_t frame)
 
 static void table_put_cancel(void *ctx, void *txn)
 {
+	mrs_share_owe_nothing(txn);
 	mrs_txn_put_cancel(txn);
 }
 
 /* A table that others had too: some of them may still be on their way through it. */
-static void table_alone(void *ctx, void *txn)
+static bool table_alone(void *ctx, void *txn)
 {
 	struct morsel morsel;
 
-	if (mrs_handle_init(&morsel, ctx, ((struct mrs_txn *)txn)->intent->cell[0]))
-		while (!mrs_share_grace(txn, &morsel))
-			;
+	if (!mrs_handle_init(&morsel, ctx, ((struct mrs_txn *)txn)->intent->cell[0]))
+		return true;
+	if (mrs_txn_is_repairing())
+		return mrs_registry_is_settled(ctx, morsel.cell, 0, UINT64_MAX);
+	while (!mrs_share_grace(txn, &morsel))
+		;
+	return true;
 }
 
 static void table_wait(void *ctx, uint64_t *place, uint64_t entry)
@@ -128,6 +140,7 @@ const struct mrs_table_ops mrs_object_table_ops = {
 	.put_end = table_put_end,
 	.unback = table_unback,
 	.has_others = table_has_others,
+	.owe = table_owe,
 	.give_up = table_give_up,
 	.put_cancel = table_put_cancel,
 	.alone = table_alone,

@@ -205,6 +205,8 @@ static bool may_share(struct mrs_txn *txn)
 {
 	struct morsel morsel;
 
+	if (mrs_share_owes(txn))
+		return true;
 	switch (mrs_load_acquire32(&txn->intent->op)) {
 	case MRS_INTENT_CLONE:
 		return true;
@@ -212,7 +214,6 @@ static bool may_share(struct mrs_txn *txn)
 		return is_break(txn);
 	case MRS_INTENT_RESIZE:
 	case MRS_INTENT_FREE:
-		mrs_share_repair(txn);
 		return mrs_handle_init(&morsel, txn->pool, txn->intent->cell[0]) &&
 		       mrs_share_is_family(&morsel);
 	default:
@@ -230,7 +231,8 @@ static void recount_named(struct mrs_txn *txn)
 			mrs_place_recount(&morsel);
 }
 
-static void repair_intent(struct mrs_txn *txn)
+/* False: a part of it is for later. */
+static bool repair_intent(struct mrs_txn *txn)
 {
 	discard_building(txn);
 	switch ((enum mrs_intent_op)mrs_load_acquire32(&txn->intent->op)) {
@@ -238,6 +240,7 @@ static void repair_intent(struct mrs_txn *txn)
 		repair_create(txn);
 		break;
 	case MRS_INTENT_RESIZE:
+		mrs_share_repair(txn); /* of a fill, which moves no page */
 		repair_resize(txn);
 		break;
 	case MRS_INTENT_UNLINK:
@@ -250,6 +253,7 @@ static void repair_intent(struct mrs_txn *txn)
 		repair_publish(txn);
 		break;
 	case MRS_INTENT_FREE:
+		mrs_share_repair(txn);
 		repair_free(txn);
 		break;
 	case MRS_INTENT_OTHER:
@@ -264,17 +268,19 @@ static void repair_intent(struct mrs_txn *txn)
 	case MRS_INTENT_RETARGET:
 		if (!is_break(txn)) {
 			mrs_retarget_repair(txn);
-			return; /* no page more or less than before */
+			return true; /* no page more or less than before */
 		}
-		mrs_share_repair(txn);
+		if (!mrs_share_repair(txn))
+			return false;
 		break;
 	default:
-		return; /* the pool room's own */
+		return true; /* the pool room's own */
 	}
-	if (may_share(txn))
-		mrs_share_recount(txn);
+	if (may_share(txn) && !mrs_share_recount(txn))
+		return false;
 	recount_named(txn);
 	unlock_all(txn);
+	return true;
 }
 
 /* ---- a dead slot's open morsels ---- */

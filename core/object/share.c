@@ -153,25 +153,41 @@ static int note_count(void *ctx, uint64_t frame, enum mrs_prop_kind kind,
 	return 0;
 }
 
-static void count_link_of(struct links *links, uint64_t frame)
+static void count_below(struct links *links, uint64_t table);
+
+/* A link that no record's table has; what is below it is reached by it alone, or was before. */
+static void count_extra(struct links *links, uint64_t frame, uint64_t count, bool is_table)
 {
-	if (frame < links->frames)
-		links->of[frame]++;
+	if (frame < links->frames && count_link(links, frame, count) && is_table)
+		count_below(links, frame);
 }
 
-/* A break that is parked: what it has counted and not linked yet, or unlinked and still counts. */
+static void count_below(struct links *links, uint64_t table)
+{
+	uint64_t *entries = mrs_object_table_ops.at(links->pool, table);
+
+	for (unsigned i = 0; entries && i < ENTRIES; i++) {
+		uint64_t entry = mrs_load_acquire(&entries[i]);
+		enum mrs_entry_state state = mrs_entry_state(entry);
+
+		if (state != MRS_ENTRY_EMPTY && state != MRS_ENTRY_STALE)
+			count_extra(links, mrs_entry_frame(entry),
+				    1ull << MRS_HUGE_ORDER * mrs_entry_level(entry),
+				    state == MRS_ENTRY_TABLE);
+	}
+}
+
+/* A transition that is parked: what it has counted and not linked yet, and what it owes. */
 static void count_break(struct links *links, const struct mrs_intent *intent)
 {
 	uint64_t copy = mrs_load_acquire(&intent->destination);
-	uint64_t owed = mrs_load_acquire(&intent->expected), *entries = NULL;
+	struct mrs_owed owed;
 
-	if (owed & MRS_BREAK_NOTE)
-		count_link_of(links, owed & ~MRS_BREAK_NOTE);
+	snprintf(links->by, sizeof(links->by), "a break");
+	if (mrs_share_owed(intent, &owed))
+		count_extra(links, owed.frame, 1ull << owed.order, owed.is_table);
 	if (copy & MRS_BREAK_NOTE)
-		entries = mrs_object_table_ops.at(links->pool, copy & ~MRS_BREAK_NOTE);
-	for (unsigned i = 0; entries && i < ENTRIES; i++)
-		if (mrs_entry_state(mrs_load_acquire(&entries[i])) != MRS_ENTRY_EMPTY)
-			count_link_of(links, mrs_entry_frame(mrs_load_acquire(&entries[i])));
+		count_below(links, copy & ~MRS_BREAK_NOTE);
 }
 
 static void count_slot(void *ctx, unsigned slot, struct mrs_slot *shared)
@@ -194,17 +210,73 @@ static void count_all(struct links *links)
 	mrs_prop_each(links->pool, note_count, links);
 }
 
-void mrs_share_recount(struct mrs_txn *txn)
+/* ---- after a death ---- */
+
+static bool has_no_link(void *ctx, uint64_t frame)
+{
+	const struct links *links = ctx;
+
+	return frame < links->frames && !(links->of[frame] & ~HAS_COUNT);
+}
+
+struct seek {
+	struct links *links;
+	unsigned slot; /* the dead one */
+	bool found;
+};
+
+static void seek_slot(void *ctx, unsigned slot, struct mrs_slot *shared)
+{
+	struct seek *seek = ctx;
+
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT && slot != seek->slot; i++) {
+		const struct mrs_intent *intent = &shared->intent[i];
+		uint64_t leaf = mrs_load_acquire(&intent->leaf);
+
+		seek->found |= mrs_load_acquire32(&intent->op) == MRS_INTENT_RETARGET && leaf &&
+			       has_no_link(seek->links, leaf / ENTRIES);
+	}
+}
+
+/* Is somebody in the middle of a retarget in a table that nobody links any more? */
+static bool is_anybody_below(struct links *links, const struct mrs_txn *txn)
+{
+	struct seek seek = {.links = links, .slot = txn->index / MRS_INTENTS_PER_SLOT};
+
+	mrs_pool_each_slot(links->pool, seek_slot, &seek);
+	return seek.found;
+}
+
+/* What the dead one owes is somebody's, or goes. */
+static bool settle_owed(struct links *links, struct mrs_txn *txn)
+{
+	struct mrs_owed owed;
+
+	if (!mrs_share_owed(txn->intent, &owed))
+		return true;
+	if (!has_no_link(links, owed.frame)) {
+		mrs_share_owe_nothing(txn);
+		return true;
+	}
+	if (owed.is_table && is_anybody_below(links, txn))
+		return false;
+	mrs_share_bury_owed(txn, has_no_link, links);
+	return true;
+}
+
+bool mrs_share_recount(struct mrs_txn *txn)
 {
 	struct links links = {.dead = txn->intent};
+	bool whole;
 
 	if (links_make(&links, txn->pool)) {
 		mrs_log(MRS_LOG_ERROR, "%s: shared frames could not be counted anew: %s",
 			mrs_pool_path(txn->pool), morsel_errormsg());
-		return;
+		return true;
 	}
 	count_all(&links);
-	for (uint64_t frame = 0; frame < links.frames; frame++) {
+	whole = settle_owed(&links, txn);
+	for (uint64_t frame = 0; frame < links.frames && whole; frame++) {
 		uint32_t count = links.of[frame] & ~HAS_COUNT;
 		struct mrs_prop shares = {.value = count - 1};
 
@@ -215,6 +287,7 @@ void mrs_share_recount(struct mrs_txn *txn)
 	}
 	MRS_PROBE("share.recounted");
 	links_free(&links);
+	return whole;
 }
 
 /* ---- check ---- */

@@ -41,9 +41,12 @@ int mrs_share_add(struct mrs_txn *txn, uint64_t frame);
  * One link is given up. True if it was the last: then the frames are the caller's to give back.
  */
 bool mrs_share_drop(struct mrs_txn *txn, uint64_t frame);
-/* After a death in a clone, break, split or free, in its own lent transition; gate closed: counts all
- * links anew from the tables. */
-void mrs_share_recount(struct mrs_txn *txn);
+/*
+ * After a death in a clone, break, split or free, in its own lent transition; gate closed: counts all
+ * links anew from the tables, and takes apart what the dead one has unlinked and nobody links. False:
+ * somebody is in the middle of something there; not yet.
+ */
+bool mrs_share_recount(struct mrs_txn *txn);
 /* Both invariants, in words, and every frame of every morsel that has relatives, once; gate closed. */
 void mrs_share_check(struct morsel_pool *pool,
 		     void (*owned)(void *ctx, uint64_t frame, uint64_t count, const char *by),
@@ -56,6 +59,32 @@ bool mrs_share_is_family(const struct morsel *morsel);
  * that was there before: waits for that, parked. False if somebody stands still in one.
  */
 bool mrs_share_grace(struct mrs_txn *txn, struct morsel *morsel);
+
+/* ---- links that go (owe.c) ---- */
+
+/* What a transition has unlinked, or is about to, and not given up: a table's frame, or pages. */
+struct mrs_owed {
+	uint64_t frame;
+	unsigned order;
+	bool is_table;
+};
+
+/* From before the link goes until it is given up; the put names the frame too. */
+void mrs_share_owe(struct mrs_txn *txn, unsigned order, uint64_t frame, bool is_table);
+void mrs_share_owe_nothing(struct mrs_txn *txn);
+bool mrs_share_owes(const struct mrs_txn *txn);
+bool mrs_share_owed(const struct mrs_intent *intent, struct mrs_owed *owed);
+/* Calls fn for what anybody owes; a non-zero answer ends it and is returned. */
+int mrs_share_each_owed(struct morsel_pool *pool,
+			int (*fn)(void *ctx, uint64_t frame, uint64_t count, const char *by),
+			void *ctx);
+/*
+ * It was the last link, and nobody is in it any more: what is owed goes, and what it alone links. With a
+ * count of one's own of what has no other link: in a repair.
+ */
+void mrs_share_bury(struct mrs_txn *txn);
+void mrs_share_bury_owed(struct mrs_txn *txn, bool (*is_last)(void *ctx, uint64_t frame),
+			 void *ctx);
 
 /* ---- break (break.c) ---- */
 
@@ -79,8 +108,9 @@ int mrs_share_own_tables(struct morsel *morsel, struct mrs_txn *txn, uint64_t pa
 int mrs_share_begin(struct morsel *morsel, enum mrs_intent_op op, uint64_t page,
 		    struct mrs_txn *txn);
 
-/* In a repair: what a death left locked or half split here. Before mrs_share_recount(). */
-void mrs_share_repair(struct mrs_txn *txn);
+/* In a repair: what a death left locked or half split here. Before mrs_share_recount(). False: views
+ * of the living have to follow first; not yet. */
+bool mrs_share_repair(struct mrs_txn *txn);
 
 /* ---- quarantine (quarantine.c) ---- */
 

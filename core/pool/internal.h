@@ -166,7 +166,6 @@ bool mrs_gate_is_stuck(struct morsel_pool *pool);
 /* True between the two on a thread that repairs: its gets do not reap, its reservations not park.
  */
 void mrs_txn_repairing(bool on);
-bool mrs_txn_is_repairing(void);
 bool mrs_txn_inside(struct morsel_pool *pool);
 
 /* ---- reap.c ---- */

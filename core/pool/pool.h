@@ -54,6 +54,8 @@ void mrs_txn_pause(struct mrs_txn *txn);
  * process, and comes back: in between it touches nothing shared but what its intent names.
  */
 bool mrs_txn_park(struct morsel_pool *pool);
+/* Is this thread in a repair, with the gate closed? Then nobody can be waited for. */
+bool mrs_txn_is_repairing(void);
 void mrs_txn_unpark(struct morsel_pool *pool, bool parked);
 
 /* ---- frames (frames.c): tracked gets and puts of the transition's allocator local ---- */
@@ -258,9 +260,10 @@ struct mrs_pool_stays {
 struct mrs_repair_ops {
 	/*
 	 * Called with the gate closed, for each intent of a dead slot whose op is not NONE: finishes
-	 * or undoes it, using txn (the dead slot's own intent and local, lent to the reaper).
+	 * or undoes it, using txn (the dead slot's own intent and local, lent to the reaper). False:
+	 * not yet, a living process has something to do first; asked again with the gate closed.
 	 */
-	void (*intent)(struct mrs_txn *txn);
+	bool (*intent)(struct mrs_txn *txn);
 	/* Is any of these frames reachable from directory, records or tables? Gate closed. */
 	bool (*referenced)(struct morsel_pool *pool, uint64_t frame, uint64_t count);
 	/* A dead slot's open morsels: forget them, free what nobody uses any more. Gate open. */

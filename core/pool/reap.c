@@ -6,7 +6,8 @@
  *     records name (back to the allocator, their memory to the kernel, unless something refers to
  *     them); the frames it was giving back; then, by the object room, what its intents say. Frames
  *     first, because repairing an intent uses the dead's own locals anew. Every dead slot needs it:
- *     one that died in no transition may have died while it gave its reservations back.
+ *     one that died in no transition may have died while it gave its reservations back. An intent
+ *     may have to wait for the living: it stays, and so does its slot, until the next try.
  *  3. With the gate open: its reservations go back, then its open morsels are dropped, then the
  * slot is free. Each step can be done again from its start, so a reaper may die anywhere: the word
  * stays REAPING and the lock is free for the next one.
@@ -23,7 +24,9 @@
 #include "pool/zero.h"
 #include "swap/swap.h"
 
-#define AGAIN_NS 5000000000ll
+#define AGAIN_NS      5000000000ll
+#define LEFT_NS	      2000000000ll /* how long is waited for a living process, */
+#define LEFT_PAUSE_NS 1000000ll	   /* and how often is looked */
 
 /* ---- what names a frame ---- */
 
@@ -220,10 +223,21 @@ static void repair_putting(struct morsel_pool *pool, unsigned slot, unsigned whi
 	mrs_store_release(&intent->putting, 0);
 }
 
-/* The cells come after the intents that may name them, and before the intents are forgotten. */
-static void repair_intents(struct morsel_pool *pool, unsigned slot)
+static void forget_intents(struct mrs_intent *intents, unsigned left)
+{
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+		if (!(left >> i & 1))
+			mrs_store_release32(&intents[i].op, MRS_INTENT_NONE);
+}
+
+/*
+ * The cells come after the intents that may name them, and before the intents are forgotten. False
+ * if one of these is to be repaired later, and the cells with it.
+ */
+static bool repair_intents(struct morsel_pool *pool, unsigned slot)
 {
 	struct mrs_intent *intents = mrs_pool_slot(pool, slot)->intent;
+	unsigned left = 0;
 	bool any = false;
 
 	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++) {
@@ -236,15 +250,15 @@ static void repair_intents(struct morsel_pool *pool, unsigned slot)
 		if (mrs_load_relaxed32(&intents[i].op) == MRS_INTENT_NONE)
 			continue;
 		mrs_gate_beat(pool);
-		mrs_object_repair.intent(&txn);
+		left |= (unsigned)!mrs_object_repair.intent(&txn) << i;
 		any = true;
 		MRS_PROBE("pool.reap.intent_repaired");
 	}
-	if (any)
+	if (any && !left)
 		mrs_cells_reap(mrs_pool_cells(pool), slot);
 	MRS_PROBE("pool.reap.cells_repaired");
-	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
-		mrs_store_release32(&intents[i].op, MRS_INTENT_NONE);
+	forget_intents(intents, left);
+	return !left;
 }
 
 /* Waiters look again and again: a slot that is repaired need not close the gate each time. */
@@ -256,18 +270,19 @@ static bool is_repaired(struct morsel_pool *pool, unsigned slot)
 /* Step 2 for one slot. The gate is closed. */
 static void repair_slot(struct morsel_pool *pool, unsigned slot)
 {
-	bool nested = mrs_txn_is_repairing();
+	bool nested = mrs_txn_is_repairing(), whole;
 
 	mrs_txn_repairing(true);
 	repair_pending(pool, slot);
 	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
 		repair_putting(pool, slot, i);
-	repair_intents(pool, slot);
+	whole = repair_intents(pool, slot);
 	repair_pending(pool, slot);
 	mrs_swap_repair(pool, slot);
 	mrs_txn_repairing(nested);
 	MRS_PROBE("pool.reap.repaired");
-	mrs_fetch_or(mrs_slot_word(pool, slot), MRS_SLOT_REPAIRED);
+	if (whole)
+		mrs_fetch_or(mrs_slot_word(pool, slot), MRS_SLOT_REPAIRED);
 }
 
 /* ---- step 1: which slots ---- */
@@ -414,9 +429,19 @@ void mrs_reap_repair(struct morsel_pool *pool)
 	mrs_txn_unpark(pool, parked);
 }
 
-static int reap_all(struct morsel_pool *pool, bool insist)
+/* Some repair waits for a living process. */
+static bool is_left(struct morsel_pool *pool, const struct pass *pass)
+{
+	for (unsigned i = 0; i < pass->count; i++)
+		if (!is_repaired(pool, pass->slot[i]))
+			return true;
+	return false;
+}
+
+static int reap_once(struct morsel_pool *pool, bool insist, bool *left)
 {
 	struct pass pass = {0};
+	unsigned finished = 0;
 	int rc;
 
 	MRS_CHECK(!mrs_txn_inside(pool));
@@ -426,14 +451,31 @@ static int reap_all(struct morsel_pool *pool, bool insist)
 	/* Step 3 has transitions that cannot fail: none of them begins before a closed gate. */
 	if (!rc && pass.count)
 		rc = mrs_gate_await(pool);
+	*left = !rc && is_left(pool, &pass);
 	for (unsigned i = 0; i < pass.count; i++) {
-		if (!rc)
+		if (!rc && is_repaired(pool, pass.slot[i])) {
 			finish_slot(pool, pass.slot[i]);
+			finished++;
+		}
 		let_go(pool, pass.slot[i]);
 	}
 	if (pass.count)
 		mrs_super_mend(pool); /* it may have died while it was growing the pool */
-	return rc ? rc : (int)(pass.count + pass.freed);
+	return rc ? rc : (int)(finished + pass.freed);
+}
+
+static int reap_all(struct morsel_pool *pool, bool insist)
+{
+	int64_t end = mrs_now_ns() + LEFT_NS;
+	bool left;
+	int rc = reap_once(pool, insist, &left), more;
+
+	while (rc >= 0 && left && mrs_now_ns() < end) {
+		mrs_sleep_ns(LEFT_PAUSE_NS);
+		more = reap_once(pool, insist, &left);
+		rc = more < 0 ? more : rc + more;
+	}
+	return rc;
 }
 
 int mrs_reap_all(struct morsel_pool *pool)
@@ -458,7 +500,7 @@ int mrs_reap_own(struct morsel_pool *pool, unsigned slot)
 	}
 	pthread_mutex_unlock(&pool->reap_lock);
 	if (!rc)
-		rc = mrs_gate_await(pool);
+		rc = is_repaired(pool, slot) ? mrs_gate_await(pool) : -ETIMEDOUT;
 	if (!rc)
 		finish_slot(pool, slot);
 	pool->slot = MRS_SLOT_NONE;

@@ -52,15 +52,17 @@ struct mrs_table_ops {
 	/*
 	 * May be NULL, where no entry is ever SHARED. has_others: is the frame (a table's, or a
 	 * leaf's first) linked anywhere else? Once no, it stays no, as long as the caller has the
-	 * record. give_up: one link of it is gone; true if it was the last after all.
-	 * put_cancel: the frame of put_begin is not ours to put.
+	 * record. owe: a link of it is about to go. give_up: it is gone; true if it was the last
+	 * after all. put_cancel: nothing is owed, and the frame of put_begin is not ours to put.
 	 */
 	bool (*has_others)(void *ctx, uint64_t frame);
+	void (*owe)(void *ctx, void *txn, unsigned order, uint64_t frame, bool is_table);
 	bool (*give_up)(void *ctx, void *txn, uint64_t frame);
 	void (*put_cancel)(void *ctx, void *txn);
 	/* May be NULL: the caller, who has named nothing, is about to take a table apart that was
-	 * SHARED and is his alone now: waits for who came into it by another owner's way. */
-	void (*alone)(void *ctx, void *txn);
+	 * SHARED and is his alone now: waits for who came into it by another owner's way. False in
+	 * a repair, which does not wait, if there may be somebody: it stays for a later trim. */
+	bool (*alone)(void *ctx, void *txn);
 	/* May be NULL, where no leaf is ever locked: waits until place is not entry any more. */
 	void (*wait)(void *ctx, uint64_t *place, uint64_t entry);
 	/* May be NULL: a word of the transition's intent that is 0 but while expand builds tables

@@ -60,7 +60,8 @@ static void drop_leaf(const struct trim *t, uint64_t *place, unsigned level, uin
 }
 
 /* A link to what others have too: true if it is gone, false if there are no others any more. */
-static bool unlink_shared(const struct trim *t, uint64_t *place, uint64_t entry, unsigned order)
+static bool unlink_shared(const struct trim *t, uint64_t *place, uint64_t entry, unsigned order,
+			  bool is_table)
 {
 	const struct mrs_table_ops *ops = t->table->ops;
 	uint64_t frame = fmt_frame(entry);
@@ -68,7 +69,7 @@ static bool unlink_shared(const struct trim *t, uint64_t *place, uint64_t entry,
 
 	if (!fmt_is_shared(entry) || !ops->has_others || !ops->has_others(t->table->ctx, frame))
 		return false;
-	ops->put_begin(t->table->ctx, t->txn, order, frame);
+	ops->owe(t->table->ctx, t->txn, order, frame, is_table);
 	MRS_PROBE("table.trim.sharing");
 	clear_place(place);
 	MRS_PROBE("table.trim.unshared");
@@ -82,11 +83,10 @@ static bool unlink_shared(const struct trim *t, uint64_t *place, uint64_t entry,
 /* The same for a table; where there are no others any more, nobody is in it when this answers. */
 static bool unlink_table(const struct trim *t, uint64_t *place, uint64_t entry)
 {
-	if (unlink_shared(t, place, entry, 0))
+	if (unlink_shared(t, place, entry, 0, true))
 		return true;
-	if (fmt_is_shared(entry) && t->table->ops->alone)
-		t->table->ops->alone(t->table->ctx, t->txn);
-	return false;
+	return fmt_is_shared(entry) && t->table->ops->alone &&
+	       !t->table->ops->alone(t->table->ctx, t->txn);
 }
 
 static void drop_damaged(uint64_t *place, uint64_t page, const char *problem)
@@ -98,10 +98,14 @@ static void drop_damaged(uint64_t *place, uint64_t page, const char *problem)
 	clear_place(place);
 }
 
-/* All entries of a table of this level, which begins at page first, that lie at or beyond t->page.
+/*
+ * All entries of a table of this level, which begins at page first, that lie at or beyond t->page.
+ * False if something of it stays for a later trim.
  */
-static void trim_level(const struct trim *t, uint64_t *entries, unsigned level, uint64_t first)
+static bool trim_level(const struct trim *t, uint64_t *entries, unsigned level, uint64_t first)
 {
+	bool whole = true;
+
 	for (unsigned i = RADIX_ENTRIES; i--;) {
 		uint64_t page = first + i * radix_span(level);
 		uint64_t entry = mrs_load_acquire(&entries[i]);
@@ -115,21 +119,25 @@ static void trim_level(const struct trim *t, uint64_t *entries, unsigned level, 
 		if (kind == FMT_LEAF &&
 		    radix_in_pool(t->table, fmt_frame(entry), radix_span(level))) {
 			if (page >= t->page &&
-			    !unlink_shared(t, &entries[i], entry, FMT_BITS * level))
+			    !unlink_shared(t, &entries[i], entry, FMT_BITS * level, false))
 				drop_leaf(t, &entries[i], level, fmt_frame(entry));
 			continue;
 		}
-		if (kind == FMT_TABLE && page >= t->page && unlink_table(t, &entries[i], entry))
+		if (kind == FMT_TABLE && page >= t->page && unlink_table(t, &entries[i], entry)) {
+			whole &= !mrs_load_acquire(&entries[i]);
 			continue;
+		}
 		below = kind == FMT_TABLE ? radix_entries(t->table, fmt_frame(entry)) : NULL;
 		if (!below) {
 			drop_damaged(&entries[i], page, mrs_entry_problem(entry, level));
 			continue;
 		}
-		trim_level(t, below, level - 1, page);
-		if (page >= t->page)
+		if (!trim_level(t, below, level - 1, page))
+			whole = false;
+		else if (page >= t->page)
 			mrs_table_drop(t->table, t->txn, &entries[i], fmt_frame(entry));
 	}
+	return whole;
 }
 
 /* The largest aligned block that ends at end and does not begin before start. */
@@ -253,8 +261,7 @@ int mrs_table_trim(struct mrs_table *table, void *txn, uint64_t page,
 	rc = split_at(table, txn, entries, level, page);
 	if (rc)
 		return rc;
-	trim_level(&t, entries, level, 0);
-	if (!page)
+	if (trim_level(&t, entries, level, 0) && !page)
 		mrs_table_drop(table, txn, table->root, fmt_frame(root));
 	return 0;
 }

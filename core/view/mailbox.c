@@ -453,6 +453,41 @@ int mrs_mail_ask(struct mrs_txn *txn, const struct mrs_slot_set *who, enum mrs_r
 	return mrs_mail_ask_for(txn, who, op, record, first, count, arg, ns, silent, NULL);
 }
 
+/* ---- for the dead ---- */
+
+static struct mrs_request *request_of_dead(const struct mrs_txn *dead)
+{
+	struct mrs_slot *slot = mrs_pool_slot(dead->pool, dead->index / MRS_INTENTS_PER_SLOT);
+
+	return &slot->mail.request[dead->index % MRS_INTENTS_PER_SLOT];
+}
+
+void mrs_mail_post(struct mrs_txn *dead, const struct mrs_slot_set *who, enum mrs_request_op op,
+		   uint64_t record, uint64_t first, uint64_t count, uint64_t arg)
+{
+	struct ask ask = {
+		.pool = dead->pool,
+		.request = request_of_dead(dead),
+		.op = op,
+		.word = dead->index + 1,
+	};
+
+	request_write(&ask, record, first, count, arg);
+	post_all(&ask, who);
+}
+
+bool mrs_mail_is_answered(struct mrs_txn *dead)
+{
+	const struct mrs_request *request = request_of_dead(dead);
+
+	for (unsigned slot = 0; slot < MRS_SLOTS; slot++)
+		if (is_left(request, slot) && can_be_asked(dead->pool, slot) &&
+		    (slot == mrs_pool_own_slot(dead->pool) ||
+		     mrs_pool_slot_is_alive(dead->pool, slot)))
+			return false;
+	return true;
+}
+
 /* ---- whom to ask ---- */
 
 struct viewers {

@@ -75,6 +75,14 @@ int mrs_mail_ask_for(struct mrs_txn *txn, const struct mrs_slot_set *who, enum m
 		     uint64_t record, uint64_t first, uint64_t count, uint64_t arg, int64_t ns,
 		     struct mrs_slot_set *silent, uint32_t *answer);
 
+/*
+ * For a repair, gate closed: asks in the name of a dead transition, and does not wait. Answered: by
+ * all, or they are dead.
+ */
+void mrs_mail_post(struct mrs_txn *dead, const struct mrs_slot_set *who, enum mrs_request_op op,
+		   uint64_t record, uint64_t first, uint64_t count, uint64_t arg);
+bool mrs_mail_is_answered(struct mrs_txn *dead);
+
 /* Slots, other than except (MRS_SLOTS for none), whose open entries of record have a view beyond end. */
 void mrs_mail_viewers(struct morsel_pool *pool, uint64_t record, uint64_t end_page, unsigned except,
 		      struct mrs_slot_set *who);

@@ -66,7 +66,7 @@ uint64_t pool_double_frame(unsigned at)
 
 /* ---- struct mrs_repair_ops ---- */
 
-static void double_intent(struct mrs_txn *txn)
+static bool double_intent(struct mrs_txn *txn)
 {
 	uint64_t locked = txn->index + 1;
 
@@ -74,6 +74,7 @@ static void double_intent(struct mrs_txn *txn)
 	mrs_store_relaxed32(&pool_double->last_op, txn->intent->op);
 	mrs_store_relaxed32(&pool_double->flag_seen, mrs_load_acquire32(&pool_double->flag));
 	mrs_cas(&pool_double->lock, &locked, 0);
+	return true;
 }
 
 static bool double_referenced(struct morsel_pool *pool, uint64_t frame, uint64_t count)
