@@ -40,8 +40,9 @@ extern const struct contract_target contract_cl_system;
 extern const struct contract_target contract_cl_host_pointer;
 extern const struct contract_target contract_cl_svm;
 extern const struct contract_target contract_cl_copy;
-/* Why the target cannot be tested here; NULL if it can. Only of the OpenCL targets. */
+/* Why the target cannot be tested here; NULL if it can. Only of the OpenCL targets, and the lab's. */
 const char *contract_cl_missing(const struct contract_target *target);
+const char *contract_iommu_missing(const struct contract_target *target);
 
 /* The one under test, and what capabilities.tsv lists for it. */
 extern const struct contract_target *contract_target;

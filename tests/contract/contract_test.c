@@ -270,6 +270,12 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: contract_test TARGET CAPABILITIES.TSV [evictable]\n");
 		return 2;
 	}
+#ifdef CONTRACT_IOMMU_LAB
+	if (contract_iommu_missing(contract_target)) {
+		fprintf(stderr, "skipped: %s\n", contract_iommu_missing(contract_target));
+		return 77;
+	}
+#endif
 #ifdef CONTRACT_CL
 	if (contract_cl_missing(contract_target)) {
 		fprintf(stderr, "skipped: %s\n", contract_cl_missing(contract_target));
