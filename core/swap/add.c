@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <libgen.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -62,15 +63,21 @@ static int fill_record(struct morsel_pool *pool, const struct morsel_swap_opts *
 
 	memset(record, 0, sizeof(*record));
 	record->magic = MRS_SWAP_RECORD_MAGIC;
-	record->kind = opts->path ? MORSEL_SWAP_FILE : MORSEL_SWAP_MEMORY;
+	record->kind = !opts->path		       ? MORSEL_SWAP_MEMORY
+		       : mrs_swap_driver_has(opts->path) ? MORSEL_SWAP_DRIVER
+							 : MORSEL_SWAP_FILE;
 	record->priority = opts->priority;
 	record->flags = opts->flags;
 	record->compression = opts->compression;
 	record->slots = opts->bytes / MRS_PAGE_BYTES;
 	if (getrandom(record->id, sizeof(record->id), 0) != sizeof(record->id))
 		return mrs_fail_errno(-EIO, "no random numbers for the swap target's identity");
-	if (opts->path)
+	if (record->kind == MORSEL_SWAP_FILE)
 		rc = absolute_path(opts->path, record->path);
+	else if (opts->path && snprintf(record->path, sizeof(record->path), "%s", opts->path) >=
+				       (int)sizeof(record->path))
+		rc = mrs_fail(-ENAMETOOLONG, "the name of the place is longer than %d bytes",
+			      MRS_SWAP_PATH_MAX - 1);
 	return rc ? rc : mrs_swap_ops_of(record->kind)->plan(pool, record, map_bytes);
 }
 
@@ -104,6 +111,9 @@ static int check_same_file(struct morsel_pool *pool, const struct mrs_swap_recor
 	struct mrs_swap_target other;
 	struct stat ours, theirs;
 
+	for (unsigned i = 0; i < MRS_SWAP_TARGETS && record->kind == MORSEL_SWAP_DRIVER; i++)
+		if (mrs_swap_target(pool, i, &other) && !strcmp(other.record->path, record->path))
+			return mrs_fail(-EEXIST, "%s is swap target %u already", record->path, i);
 	if (record->kind != MORSEL_SWAP_FILE || stat(record->path, &ours))
 		return 0;
 	for (unsigned i = 0; i < MRS_SWAP_TARGETS; i++)

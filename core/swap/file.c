@@ -46,7 +46,7 @@ static uint64_t block_count(uint64_t slots)
 	return (slots + BLOCK_SLOTS - 1) / BLOCK_SLOTS;
 }
 
-static uint64_t map_bytes_of(uint64_t slots)
+uint64_t mrs_swap_file_map_bytes(uint64_t slots)
 {
 	return mrs_round_up(block_count(slots) * 4, 8) + block_count(slots) * BLOCK_SLOTS * 2;
 }
@@ -67,7 +67,7 @@ static uint16_t *owner_at(const struct mrs_swap_target *target, uint64_t slot)
 static bool is_slot(const struct mrs_swap_target *target, uint64_t own)
 {
 	return target->map && own < target->record->slots && target->record->slots <= SLOTS_MAX &&
-	       map_bytes_of(target->record->slots) <= MRS_PAGE_BYTES << target->record->map_order;
+	       mrs_swap_file_map_bytes(target->record->slots) <= MRS_PAGE_BYTES << target->record->map_order;
 }
 
 static unsigned owner(struct mrs_swap_target *target, uint64_t own)
@@ -113,7 +113,8 @@ static unsigned take_from_block(struct mrs_swap_target *target, uint64_t block, 
 	return got;
 }
 
-static unsigned take(struct mrs_swap_target *target, unsigned who, uint64_t own[], unsigned count)
+unsigned mrs_swap_file_take(struct mrs_swap_target *target, unsigned who, uint64_t own[],
+			    unsigned count)
 {
 	struct mrs_swap_record *record = target->record;
 	uint64_t blocks = block_count(record->slots);
@@ -143,6 +144,15 @@ static void make_head(const struct mrs_swap_target *target, struct head *head)
 	memcpy(head->pool, mrs_pool_super(target->pool)->uuid, sizeof(head->pool));
 	head->slots = target->record->slots;
 	head->crc = mrs_crc32c(0, head, offsetof(struct head, crc));
+}
+
+void mrs_swap_file_head(const struct mrs_swap_target *target, void *page)
+{
+	struct head head;
+
+	make_head(target, &head);
+	memset(page, 0, MRS_PAGE_BYTES);
+	memcpy(page, &head, sizeof(head));
 }
 
 static int open_path(const char *path, int flags)
@@ -372,7 +382,7 @@ static int save(struct mrs_swap_target *target, struct mrs_txn *txn, const void 
 			at[many] = i;
 			iov[many++] = (struct iovec){(void *)memory[i], MRS_PAGE_BYTES};
 		}
-	got = take(target, txn->index + 1, own, many);
+	got = mrs_swap_file_take(target, txn->index + 1, own, many);
 	if (!got)
 		return 0;
 	many = cut(own, iov, got, request);
@@ -472,7 +482,7 @@ static int plan(struct morsel_pool *pool, struct mrs_swap_record *record, uint64
 				"how large shall swap file %s be? Give bytes, at most 256 TiB",
 				record->path);
 	record->slots = wanted;
-	*map_bytes = map_bytes_of(wanted);
+	*map_bytes = mrs_swap_file_map_bytes(wanted);
 	return 0;
 }
 
@@ -497,11 +507,9 @@ static int reserve(int fd, const struct mrs_swap_record *record)
 
 static int write_head(struct mrs_swap_target *target, int fd)
 {
-	unsigned char page[MRS_PAGE_BYTES] __attribute__((aligned(4096))) = {0};
-	struct head head;
+	unsigned char page[MRS_PAGE_BYTES] __attribute__((aligned(4096)));
 
-	make_head(target, &head);
-	memcpy(page, &head, sizeof(head));
+	mrs_swap_file_head(target, page);
 	if (pwrite(fd, page, sizeof(page), 0) != (ssize_t)sizeof(page))
 		return errno ? -errno : -EIO;
 	return fsync(fd) ? -errno : 0;

@@ -111,6 +111,7 @@ struct mrs_swap {
 	struct mrs_part part;
 	uint64_t opened[MRS_SWAP_TARGETS]; /* fd + 1 | serial << 32 of who it was opened for; atomic
 					    */
+	uint64_t places; /* struct mrs_swap_place *, atomic: a chain that only grows */
 	uint64_t retired[16]; /* fd + 1: of targets that were replaced; closed with the handle */
 	struct mrs_codecs *codecs;
 	uint64_t uring;		/* struct mrs_uring *, atomic; made when a target first wants it */
@@ -175,7 +176,7 @@ struct mrs_swap_ops {
 	void (*repair)(struct mrs_swap_target *target, struct mrs_txn *txn);
 };
 
-extern const struct mrs_swap_ops mrs_swap_file_ops, mrs_swap_memory_ops;
+extern const struct mrs_swap_ops mrs_swap_file_ops, mrs_swap_memory_ops, mrs_swap_driver_ops;
 const struct mrs_swap_ops *mrs_swap_ops_of(uint64_t kind);
 
 /* ---- swap.c ---- */
@@ -201,6 +202,24 @@ int mrs_swap_uring(struct mrs_swap *swap, struct mrs_uring **uring);
 
 /* The descriptor of a file target in this process; -errno without words. Async-signal-safe. */
 int mrs_swap_file_open(struct mrs_swap_target *target);
+/* The map and head of a file, which a driver's place has, too. */
+uint64_t mrs_swap_file_map_bytes(uint64_t slots);
+unsigned mrs_swap_file_take(struct mrs_swap_target *target, unsigned who, uint64_t own[],
+			    unsigned count);
+void mrs_swap_file_head(const struct mrs_swap_target *target, void *page);
+
+/* ---- driver.c: places of drivers ---- */
+
+struct mrs_swap_place;
+
+/* Is the path one of a registered driver? */
+bool mrs_swap_driver_has(const char *path);
+/* Opens the places of a handle's pool that can be opened: outside of signal handlers. */
+void mrs_swap_driver_look(struct mrs_swap *swap);
+/* Has this process the target's place? */
+bool mrs_swap_driver_is_open(const struct mrs_swap_target *target);
+/* Closes what a handle has; in a child of fork only forgets. */
+void mrs_swap_driver_close(struct mrs_swap *swap, bool forked);
 
 /* ---- codec.c: lz4 and zstd, by dlopen ---- */
 

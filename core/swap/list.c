@@ -11,6 +11,8 @@ static enum morsel_swap_state public_state(struct mrs_swap_target *target)
 	if (target->record->kind == MORSEL_SWAP_FILE && target->swap &&
 	    mrs_swap_file_open(target) < 0)
 		return MORSEL_SWAP_MISSING;
+	if (target->record->kind == MORSEL_SWAP_DRIVER && !mrs_swap_driver_is_open(target))
+		return MORSEL_SWAP_MISSING;
 	switch (mrs_swap_state_of(mrs_load_acquire(&target->record->state))) {
 	case MRS_SWAP_ACTIVE:
 		return MORSEL_SWAP_IN_USE;
@@ -24,7 +26,7 @@ static enum morsel_swap_state public_state(struct mrs_swap_target *target)
 static void fill(struct mrs_swap_target *target, struct morsel_swap_info *info, char *path)
 {
 	const struct mrs_swap_record *record = target->record;
-	bool is_file = record->kind == MORSEL_SWAP_FILE;
+	bool is_file = record->kind != MORSEL_SWAP_MEMORY;
 
 	*info = (struct morsel_swap_info){
 		.size = sizeof(*info),

@@ -45,6 +45,7 @@ static void stop(struct mrs_part *part)
 	struct mrs_swap *swap = (struct mrs_swap *)part;
 
 	close_files(swap);
+	mrs_swap_driver_close(swap, false);
 	if (swap->uring)
 		mrs_uring_close((struct mrs_uring *)(uintptr_t)swap->uring);
 	mrs_codecs_close(swap->codecs);
@@ -56,6 +57,7 @@ static void in_child(struct mrs_part *part)
 	struct mrs_swap *swap = (struct mrs_swap *)part;
 
 	close_files(swap);
+	mrs_swap_driver_close(swap, true);
 	if (swap->uring)
 		mrs_uring_in_child((struct mrs_uring *)(uintptr_t)swap->uring);
 }
@@ -71,6 +73,7 @@ static int make(struct morsel_pool *pool, struct mrs_part **part)
 		return mrs_fail(-ENOMEM, "%s: no memory for swapping", mrs_pool_path(pool));
 	}
 	swap->part = (struct mrs_part){.pool = pool, .stop = stop, .in_child = in_child};
+	mrs_swap_driver_look(swap);
 	*part = &swap->part;
 	return 0;
 }
@@ -110,6 +113,8 @@ const struct mrs_swap_ops *mrs_swap_ops_of(uint64_t kind)
 		return &mrs_swap_file_ops;
 	case MORSEL_SWAP_MEMORY:
 		return &mrs_swap_memory_ops;
+	case MORSEL_SWAP_DRIVER:
+		return &mrs_swap_driver_ops;
 	default:
 		return NULL;
 	}

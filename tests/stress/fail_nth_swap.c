@@ -72,9 +72,52 @@ static int act_list(struct bench *b)
 	return code ? code : count == 1 ? 0 : -1;
 }
 
+static int driver_open(void *ctx, const char *place, void **handle, uint64_t *bytes)
+{
+	return -1;
+}
+
+static void driver_close(void *handle)
+{
+}
+
+static void driver_run(void *handle, int write, struct morsel_swap_io *io, unsigned count)
+{
+}
+
+static const struct morsel_swap_driver_ops driver_ops = {.size = sizeof(driver_ops),
+							 .version = MORSEL_SWAP_DRIVER_VERSION,
+							 .scheme = "nowhere",
+							 .open = driver_open,
+							 .close = driver_close,
+							 .run = driver_run};
+
+static int act_driver_register(struct bench *b)
+{
+	struct morsel_swap_driver *driver;
+	int code = scenario_done(morsel_swap_driver_register(&driver_ops, NULL, &driver));
+
+	return code ? code : morsel_swap_driver_unregister(driver);
+}
+
+static int act_driver_unregister(struct bench *b)
+{
+	struct morsel_swap_driver *driver;
+	int code;
+
+	fail_nth_disarm();
+	code = morsel_swap_driver_register(&driver_ops, NULL, &driver);
+	if (code)
+		return code;
+	scenario_arm();
+	return scenario_done(morsel_swap_driver_unregister(driver));
+}
+
 const struct scenario swap_scenarios[] = {
 	{"morsel_swap_add", act_add},
 	{"morsel_swap_remove", act_remove},
 	{"morsel_swap_list", act_list},
+	{"morsel_swap_driver_register", act_driver_register},
+	{"morsel_swap_driver_unregister", act_driver_unregister},
 };
 const size_t swap_scenarios_count = sizeof(swap_scenarios) / sizeof(swap_scenarios[0]);

@@ -31,6 +31,8 @@ enum morsel_swap_kind {
 	 * options bound them. So a pool takes no more memory than its budget and those bytes.
 	 */
 	MORSEL_SWAP_MEMORY,
+	/* By a driver of this process: see the end of this header. */
+	MORSEL_SWAP_DRIVER,
 };
 
 enum morsel_swap_compression {
@@ -53,7 +55,8 @@ enum morsel_swap_flags {
 
 struct morsel_swap_opts {
 	size_t size;	  /* sizeof(struct morsel_swap_opts) */
-	const char *path; /* of the file or block device; NULL: compressed memory */
+	/* Of the file or block device; or SCHEME:PLACE of a driver; NULL: compressed memory. */
+	const char *path;
 	/*
 	 * At most so much; 0: all of a device or existing file; of compressed memory a quarter of the
 	 * budget, or of the pool where it has none.
@@ -120,6 +123,58 @@ struct morsel_swap_info {
 MORSEL_API int morsel_swap_list(struct morsel_pool *pool,
 				int (*fn)(void *ctx, const struct morsel_swap_info *info),
 				void *ctx);
+
+/* ---- drivers ------------------------------------------------------------------------------------ */
+
+/*
+ * A driver keeps pages where the kernel cannot: on a device that this process drives by itself. A
+ * path that begins with a registered driver's scheme and ':' names a place of it ("nvme:...").
+ *
+ * Only a process that has registered the driver, and can open the place, reaches the pages there: in
+ * others the target is MISSING, and a touch of such a page is refused (SIGBUS). Use it where one
+ * process evicts and touches the evictable morsels, or where all can open the place.
+ *
+ * Versions as in <morsel/view.h>: the table begins with its size and its version.
+ */
+#define MORSEL_SWAP_DRIVER_VERSION 1
+
+/* One piece: whole pages, at a position of whole pages. */
+struct morsel_swap_io {
+	uint64_t position;
+	void *memory; /* aligned to 8 bytes at least */
+	uint64_t bytes;
+	int32_t rc; /* set: 0 or a negative errno */
+	uint32_t reserved;
+};
+
+struct morsel_swap_driver_ops {
+	size_t size;	    /* sizeof(struct morsel_swap_driver_ops) */
+	uint32_t version;   /* MORSEL_SWAP_DRIVER_VERSION */
+	uint32_t reserved;
+	const char *scheme; /* 1 to 15 letters and digits */
+
+	/* Opens a place: *bytes is how many it has. 0 or a negative errno with words. */
+	int (*open)(void *ctx, const char *place, void **handle, uint64_t *bytes);
+	/* Nothing is under way. Cannot fail. */
+	void (*close)(void *handle);
+	/*
+	 * Reads or writes all pieces, several in flight where that helps, and sets each rc. When it
+	 * returns nothing is under way. Any thread calls it, several at once, also inside of a
+	 * handler of SIGBUS whose thread was not in a call of the driver: no malloc, no words.
+	 */
+	void (*run)(void *handle, int write, struct morsel_swap_io *io, unsigned count);
+};
+
+struct morsel_swap_driver;
+
+/*
+ * Takes a copy of the table; ctx is handed to open(). To be called before the pool's evictable
+ * morsels are mapped. -EINVAL; -EEXIST: the scheme is taken; -EPROTONOSUPPORT: of a later version.
+ */
+MORSEL_API int morsel_swap_driver_register(const struct morsel_swap_driver_ops *ops, void *ctx,
+					   struct morsel_swap_driver **driver);
+/* -EBUSY while a pool of this process has a place open. NULL is fine. */
+MORSEL_API int morsel_swap_driver_unregister(struct morsel_swap_driver *driver);
 
 #ifdef __cplusplus
 }

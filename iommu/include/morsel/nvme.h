@@ -239,6 +239,22 @@ MORSEL_API int morsel_nvme_export(struct morsel *morsel, struct morsel_nvme *nvm
 /* How long the kept file of a place is: place->file_bytes. */
 MORSEL_API int morsel_nvme_look(struct morsel_nvme *nvme, struct morsel_nvme_place *place);
 
+/* ---- evicted pages on a device --------------------------------------------------------------- */
+
+struct morsel_swap_driver;
+
+/*
+ * Makes NVMe places known to morsel_swap_add() in this process (<morsel/swap.h>, drivers):
+ *
+ *	nvme:ADDRESS[/NAMESPACE][@POSITION][+BYTES]	nvme:0000:00:04.0/1@1073741824+268435456
+ *
+ * numbers in bytes; by default all of namespace 1. nvme is a controller that this process has open
+ * and keeps open until the driver is unregistered; NULL: each place opens its controller itself.
+ * Pages go by way of a buffer of the driver's. End: morsel_swap_driver_unregister().
+ */
+MORSEL_API int morsel_nvme_swap_driver(struct morsel_nvme *nvme,
+				       struct morsel_swap_driver **driver);
+
 #ifdef __cplusplus
 }
 #endif
