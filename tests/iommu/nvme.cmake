@@ -11,3 +11,12 @@ foreach(device nvme edu)
 endforeach()
 add_test(NAME iommu_nvme_unplug_lab COMMAND iommu_nvme_lab_type1 type1 unplug)
 set_tests_properties(iommu_nvme_unplug_lab PROPERTIES LABELS lab TIMEOUT 120 SKIP_RETURN_CODE 77)
+
+# Boots machines, and cuts their power.
+find_package(Python3 COMPONENTS Interpreter)
+if(Python3_Interpreter_FOUND AND NOT MORSEL_SANITIZE)
+  add_test(NAME iommu_nvme_powercut COMMAND ${Python3_EXECUTABLE} -B
+    ${CMAKE_CURRENT_SOURCE_DIR}/nvme_powercut_test.py $<TARGET_FILE:iommu_nvme_lab_type1>)
+  set_tests_properties(iommu_nvme_powercut PROPERTIES LABELS labhost TIMEOUT 900 RUN_SERIAL ON
+    ENVIRONMENT MORSEL_SOURCE=${PROJECT_SOURCE_DIR})
+endif()

@@ -659,6 +659,68 @@ static void files_come_without_a_copy(void **state)
 	must(morsel_swap_remove(lab->pool, id, 0));
 }
 
+/* ---- evicted pages ---- */
+
+static void check_swap(struct lab *lab, struct morsel_nvme *given, const char *place)
+{
+	struct morsel_swap_opts opts = {
+		.size = sizeof(opts), .path = place, .flags = MORSEL_SWAP_OVERWRITE};
+	struct morsel *morsel =
+		support_morsel(lab->pool, "swapped", 4 * MIB, MORSEL_EVICTABLE, MORSEL_PAGES_4K);
+	struct morsel_swap_driver *driver;
+	struct morsel_view *cpu;
+	uint64_t random = 3, evicted = 0;
+	unsigned char *shadow = malloc(4 * MIB), *at;
+	unsigned id;
+
+	must(morsel_nvme_swap_driver(given, &driver));
+	must(morsel_swap_add(lab->pool, &opts, &id));
+	must(morsel_map(morsel, NULL, &cpu));
+	at = morsel_addr(cpu);
+	for (uint64_t i = 0; i < 4 * MIB; i++)
+		at[i] = shadow[i] = (unsigned char)test_random(&random);
+	for (unsigned round = 0; round < 20; round++) {
+		evicted += !morsel_advise(morsel, 0, 4 * MIB, MORSEL_ADVICE_EVICT);
+		for (unsigned i = 0; i < 50; i++) {
+			uint64_t byte = test_random(&random) % (4 * MIB);
+
+			assert_int_equal(at[byte], shadow[byte]);
+			at[byte] = shadow[byte] = (unsigned char)test_random(&random);
+		}
+	}
+	assert_true(evicted > 0);
+	assert_memory_equal(at, shadow, 4 * MIB);
+	free(shadow);
+	morsel_view_destroy(cpu);
+	must(morsel_close(morsel));
+	must(morsel_unlink(lab->pool, "swapped"));
+	must(morsel_swap_remove(lab->pool, id, 0));
+	assert_int_equal(morsel_swap_driver_unregister(driver), -EBUSY);
+	must(morsel_pool_close(lab->pool));
+	must(morsel_swap_driver_unregister(driver));
+	lab->pool = support_pool();
+}
+
+static void evicted_pages_are_kept_there(void **state)
+{
+	struct lab *lab = *state;
+	struct morsel_nvme_info before = {.size = sizeof(before)}, after = {.size = sizeof(after)};
+	char place[64];
+
+	snprintf(place, sizeof(place), "nvme:%s/1@%llu+%llu", bdf, 200 * MIB, 16 * MIB);
+	must(morsel_nvme_info(lab->nvme, &before));
+	check_swap(lab, lab->nvme, place);
+	must(morsel_nvme_info(lab->nvme, &after));
+	assert_true(after.bytes_written - before.bytes_written >= 4 * MIB);
+	/* And by a controller that the driver opens itself. */
+	morsel_nvme_close(lab->nvme);
+	must(morsel_iommu_close(lab->device));
+	check_swap(lab, NULL, place);
+	must(morsel_pool_close(lab->pool));
+	set_up(state);
+	free(lab);
+}
+
 /* ---- the device goes ---- */
 
 static void it_goes_while_it_works(void **state)
@@ -762,6 +824,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(a_reset_keeps_what_was_answered, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(polling_does_without_interrupts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(files_come_without_a_copy, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(evicted_pages_are_kept_there, set_up, tear_down),
 	};
 	const struct CMUnitTest unplug[] = {
 		cmocka_unit_test_setup_teardown(it_goes_while_it_works, set_up, tear_down),
