@@ -23,11 +23,13 @@ struct series {
 struct bench_case {
 	char *name, *unit, *baseline_name, *baseline, *note, *error;
 	struct series ours, theirs;
+	bool emulated;
 };
 
 struct bench {
 	const char *name;
 	const char *only;
+	bool emulated;
 	size_t cases;
 	struct bench_case at[CASES_MAX];
 };
@@ -152,6 +154,11 @@ bool bench_wants(const struct bench *bench, const char *name)
 	return !bench->only || strstr(name, bench->only);
 }
 
+void bench_emulated(struct bench *bench)
+{
+	bench->emulated = true;
+}
+
 struct bench_case *bench_case(struct bench *bench, const char *name, const char *unit,
 			      const char *baseline_name, const char *baseline)
 {
@@ -164,6 +171,7 @@ struct bench_case *bench_case(struct bench *bench, const char *name, const char 
 	c->unit = copy(unit);
 	c->baseline_name = copy(baseline_name);
 	c->baseline = copy(baseline);
+	c->emulated = bench->emulated;
 	return c;
 }
 
@@ -309,7 +317,7 @@ static void put_case(const struct bench_case *c)
 	put_field("baseline", c->baseline ? c->baseline : "none");
 	printf(",\n     ");
 	put_series("theirs", &c->theirs);
-	printf(",\n     \"emulated\": false, ");
+	printf(",\n     \"emulated\": %s, ", c->emulated ? "true" : "false");
 	put_field("note", c->note);
 	if (error) {
 		printf(", ");

@@ -35,6 +35,9 @@ struct bench_opts {
 /* Reads the options; a wrong one ends the program with 2. The result lives until bench_finish(). */
 struct bench *bench_start(const char *name, struct bench_opts *opts, int argc, char **argv);
 
+/* Everything measured from now on runs on emulated hardware. */
+void bench_emulated(struct bench *bench);
+
 /* Whether the user wants this case. */
 bool bench_wants(const struct bench *bench, const char *name);
 
