@@ -14,6 +14,7 @@
 
 #include "iommu/nvme_fake.h"
 #include "nvme/internal.h"
+#include "nvme/kept.h"
 #include "support/counts.h"
 
 /* ---- data pointers ---- */
@@ -243,6 +244,45 @@ static void identity_is_parsed(void **state)
 	assert_int_equal(mrs_nvme_geometry_parse(data, 1, &geometry), -EOPNOTSUPP);
 	data[26] = 3; /* beyond the formats it has */
 	assert_int_equal(mrs_nvme_geometry_parse(data, 1, &geometry), -EOPNOTSUPP);
+}
+
+/* ---- heads of kept files ---- */
+
+/* Exports, each torn at any byte of its head: the file before it, or it. */
+static void a_torn_head_leaves_the_old_file(void **state)
+{
+	const uint64_t place = 64 << 20;
+	unsigned char heads[2 * NVME_HEAD_BYTES] = {0}, fresh[NVME_HEAD_BYTES];
+	struct mrs_kept_head head;
+	uint64_t random = test_seed();
+
+	assert_int_equal(mrs_kept_newest(heads, place, &head), -1);
+	assert_true(mrs_kept_half_at(place, 1) + mrs_kept_half_bytes(place) <= place);
+	for (uint64_t serial = 1; serial < 60; serial++) {
+		unsigned char *at = heads + (serial & 1) * NVME_HEAD_BYTES, before[NVME_HEAD_BYTES];
+
+		memcpy(before, at, sizeof(before));
+		mrs_kept_make(fresh, serial, 1000 + serial, place);
+		for (unsigned i = 0; i < 20; i++) {
+			size_t torn = test_random(&random) % 48;
+
+			memcpy(at, before, sizeof(before));
+			memcpy(at, fresh, torn);
+			if (memcmp(at, fresh, 48) == 0 || memcmp(at, before, 48) == 0)
+				continue;
+			assert_int_equal(mrs_kept_newest(heads, place, &head),
+					 serial == 1 ? -1 : (int)(~serial & 1));
+			if (serial > 1)
+				assert_int_equal(head.bytes, 999 + serial);
+		}
+		memcpy(at, fresh, sizeof(fresh));
+		assert_int_equal(mrs_kept_newest(heads, place, &head), (int)(serial & 1));
+		assert_int_equal(head.bytes, 1000 + serial);
+	}
+	/* Of another place, or longer than a half: none. */
+	assert_int_equal(mrs_kept_newest(heads, place + 4096, &head), -1);
+	mrs_kept_make(heads, 1000, place, place);
+	assert_int_equal(mrs_kept_newest(heads, place, &head), 1);
 }
 
 /* ---- a controller ---- */
@@ -861,6 +901,7 @@ int main(void)
 		cmocka_unit_test(long_lists_lead_back),
 		cmocka_unit_test(odd_memory_is_refused),
 		cmocka_unit_test(identity_is_parsed),
+		cmocka_unit_test(a_torn_head_leaves_the_old_file),
 		cmocka_unit_test(it_opens_and_tells),
 		cmocka_unit_test(few_queues_are_shared),
 		cmocka_unit_test(every_shape_reads_what_was_written),
