@@ -44,17 +44,33 @@ static int find(void *ctx, const struct morsel_iommu_function *function)
 	return 1;
 }
 
+/* The second one: what the kernel's driver is to have. */
+static int find_other(void *ctx, const struct morsel_iommu_function *function)
+{
+	struct morsel_iommu_function *first = ctx;
+
+	if (function->class_code != CLASS_NVME || !strcmp(function->bdf, first->bdf))
+		return 0;
+	*first = *function;
+	return 1;
+}
+
 static void open_world(struct world *world)
 {
 	struct morsel_pool_opts pool = {.size = sizeof(pool), .flags = MORSEL_POOL_CREATE};
 	struct morsel_opts opts = {
 		.size = sizeof(opts), .flags = MORSEL_CREATE, .bytes = DEPTH * BLOCK};
 	struct morsel_nvme_opts nvme = {.size = sizeof(nvme), .depth = 64};
-	struct morsel_iommu_function function;
+	struct morsel_iommu_function function, other;
 
 	if (morsel_iommu_list(find, &function) != 1)
 		bench_die("no NVMe controller is bound to vfio-pci: tools/bench runs this in the "
 			  "lab");
+	other = function;
+	if (morsel_iommu_list(find_other, &other) != 1)
+		bench_die("there is one NVMe controller: the kernel's driver needs one, too");
+	if (!strcmp(other.driver, "vfio-pci") && morsel_iommu_unbind(other.bdf))
+		bench_die("%s", morsel_errormsg());
 	if (morsel_iommu_open(function.bdf, NULL, &world->device) ||
 	    morsel_nvme_open(world->device, &nvme, &world->nvme) ||
 	    morsel_pool_open(NULL, &pool, &world->pool) ||
