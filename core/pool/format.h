@@ -171,7 +171,8 @@ struct mrs_state {
 	uint32_t room_done;	/* futex: moved on when the evictor has done what it could */
 	uint64_t mail_serial;	/* source of serials for requests */
 	uint64_t compressed;	/* frames of compressed memory: resident, beside the budget */
-	uint64_t reserved[498 - 29 - MRS_COUNTERS];
+	uint64_t clone_epochs;	/* source of epochs for clones: view/registry.c */
+	uint64_t reserved[498 - 30 - MRS_COUNTERS];
 };
 
 /*
@@ -420,7 +421,7 @@ struct mrs_cell_coherence {
 	uint64_t record;  /* whose it is */
 	uint64_t family;  /* id of the morsel that it and its relatives were cloned from, or its own:
 			   * relatives share frames only at the same page number */
-	uint64_t epoch;	  /* writable views published so far; all ones: never clean again */
+	uint64_t epoch;	  /* another one after each writable view; all ones: never clean again */
 	uint64_t moves;	  /* how often a page came to another frame */
 	uint64_t frozen;  /* 0, or intent index + 1 of who clones: no protection is lifted meanwhile */
 	uint64_t depth;	  /* clones between this one and the first */

@@ -107,16 +107,37 @@ uint64_t mrs_registry_family(struct morsel_pool *pool, uint64_t record)
 	return coherence ? mrs_load_acquire(&coherence->family) : 0;
 }
 
-/* A writable view is published: what was saved before may be written now. All ones stays. */
+/*
+ * A property keeps 32 bits of an epoch: one that would come round is never clean again, and all
+ * ones stays. A clone begins in its source's epoch, for what it has was clean there. From then on
+ * it has epochs of its own, which nobody else has: what a relative saved may become the clone's
+ * alone.
+ */
+#define CLONE_EPOCHS (1ull << 31)
+
+static uint64_t next_epoch(struct morsel_pool *pool, const struct mrs_cell_coherence *coherence,
+			   uint64_t seen)
+{
+	uint64_t next = seen + 1, end = CLONE_EPOCHS;
+
+	if (mrs_load_acquire(&coherence->depth)) {
+		next = CLONE_EPOCHS + mrs_fetch_add(&mrs_pool_state(pool)->clone_epochs, 1);
+		end = UINT32_MAX;
+	}
+	return next < end ? next : UINT64_MAX;
+}
+
+/* A writable view is published: what was saved before may be written now. */
 void mrs_registry_written(struct morsel_pool *pool, uint64_t record)
 {
 	struct mrs_cell_coherence *coherence = coherence_at(pool, record);
 	uint64_t seen = coherence ? mrs_load_acquire(&coherence->epoch) : UINT64_MAX, next;
 
-	/* A property keeps 32 bits of it: one that would come round is never clean again. */
-	do {
-		next = seen >= UINT32_MAX ? UINT64_MAX : seen + 1;
-	} while (seen != UINT64_MAX && !mrs_cas(&coherence->epoch, &seen, next));
+	while (seen != UINT64_MAX) {
+		next = next_epoch(pool, coherence, seen);
+		if (mrs_cas(&coherence->epoch, &seen, next))
+			return;
+	}
 }
 
 /* ---- waiting for intents: steps 3 and 4 ---- */

@@ -728,6 +728,39 @@ static int run_child(char **argv)
 	return child_move(pool);
 }
 
+/* ---- what relatives have saved ---- */
+
+/* A page that one saved in its third epoch is not clean in the third epoch of another. */
+static void epochs_of_relatives_are_their_own(void **state)
+{
+	struct morsel_view *view[2];
+	struct morsel *clone;
+	struct scene scene;
+
+	scene_begin(&scene);
+	assert_ok(morsel_clone(scene.morsel, "c", &clone));
+	for (unsigned i = 0; i < 2; i++)
+		morsel_view_destroy(
+			map(scene.morsel, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE));
+	evict(&scene, 0, PAGES);
+	expect_all(scene.view, 1000);
+	morsel_view_destroy(scene.view);
+	assert_ok(morsel_close(scene.morsel));
+	assert_ok(morsel_unlink(scene.pool, "m"));
+	scene.morsel = clone;
+	view[0] = map(clone, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
+	*word_at(view[0], 0) = 1000; /* there is nobody to share with any more */
+	view[1] = map(clone, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
+	*word_at(view[1], 5) = 77;
+	evict(&scene, 0, PAGES);
+	assert_int_equal(*word_at(view[1], 5), 77);
+	*word_at(view[1], 5) = 1005;
+	expect_all(view[0], 1000);
+	morsel_view_destroy(view[0]);
+	scene.view = view[1];
+	scene_end(&scene);
+}
+
 /* ---- in a handler of SIGBUS ---- */
 
 /* Nothing is allocated there, and no library opened: the interrupted thread may be in the midst of
@@ -780,6 +813,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_view_that_cannot_follow),
 		cmocka_unit_test(views_that_follow_late),
 		cmocka_unit_test(marks_outlive_a_drop),
+		cmocka_unit_test(epochs_of_relatives_are_their_own),
 		cmocka_unit_test(a_handler_finds_all_there),
 	};
 
