@@ -33,6 +33,8 @@ int mrs_share_each_relative(struct morsel *morsel, uint64_t page, bool closed,
 int mrs_share_split(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf);
 /* After a death in it; gate closed. */
 void mrs_share_split_repair(struct mrs_txn *txn);
+/* The table that a dead split has begun to link, whoever links it now; 0: none. */
+uint64_t mrs_share_split_table(const struct mrs_intent *intent);
 
 /* Down to the leaf at page; every table on the way is the morsel's own after. -EAGAIN: from the start. */
 int mrs_share_own_way(struct morsel *morsel, struct mrs_txn *txn, uint64_t page,

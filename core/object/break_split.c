@@ -1,21 +1,28 @@
 /*
  * A large leaf that several tables link becomes one table of smaller leafs that they all link.
  *
- *	table of A: [leaf f, SHARED]			[table t, SHARED]--+-> t: [leaf f + k * span]
- *x 512 table of B: [leaf f, SHARED]	-->		[table t, SHARED]--+
+ *	table of A: [leaf f, SHARED]		[table t, SHARED] --+--> t: [leaf f + k * span]
+ *	table of B: [leaf f, SHARED]	-->	[table t, SHARED] --+	    512 of them
  *
  * So each of the small frames has one owner, the new table, and the write that caused it copies
- *that table and one page, as anywhere.
+ * that table and one page, as anywhere.
  *
- *  1 The new table is complete before anything names it. It is named by the intent, and by the
- *    allocator's record until it is linked first.
- *  2 All links of the leaf are found by walking the relatives to the same page, and locked: tried,
- *    never waited for while one is held. Found are as many as are counted, or all are let go.
- *  3 A relative that is being freed or cut there is left alone, for it waits for retargets that
- *were there before and expects no new ones: then the count does not fit, and we come again later.
- *  4 Each link is replaced by one store. In between the same frames are linked both ways, which is
- *no harm: nobody writes what is shared, and every link is locked or new. 5 Death: if any link names
- *the new table the rest follow (repair), else none does.
+ *  1. The new table is complete before anything names it. It is named by the intent, and by the
+ *     allocator's record until it is linked first.
+ *
+ *  2. All links of the leaf are found by walking the relatives to the same page, and locked: tried,
+ *     never waited for while one is held. Found are as many as are counted, or all are let go.
+ *
+ *  3. A relative that is being freed or cut there is left alone, for it waits for retargets that
+ *     were there before and expects no new ones: then the count does not fit, and we come again
+ *     later.
+ *
+ *  4. Each link is replaced by one store. In between the same frames are linked both ways, which is
+ *     no harm: nobody writes what is shared, and every link is locked or new.
+ *
+ *  5. Death: the step says COPIED from before the first of these stores, and then a repair does the
+ *     rest. It cannot tell by the links: who had the first one may have copied the new table since,
+ *     and none is left. Before that step all links are let go.
  */
 #include <errno.h>
 #include <time.h>
@@ -42,6 +49,7 @@ struct split {
 	uint64_t table; /* the new one's frame */
 	struct link link[LINKS_MAX];
 	unsigned links;
+	bool linking;	/* in a repair: the links are to be replaced */
 	uint64_t *busy; /* a link that somebody else has locked */
 	uint64_t busy_entry;
 	bool too_many;
@@ -240,6 +248,8 @@ static int replace_links(struct split *split)
 
 	if (rc)
 		return rc;
+	mrs_store_release32(&txn->intent->step, MRS_RETARGET_BREAK << 8 | MRS_RETARGET_COPIED);
+	mrs_compiler_barrier();
 	MRS_PROBE("break.split.linking");
 	for (unsigned i = 0; i < split->links; i++) {
 		/* Release: who finds the table finds its entries. */
@@ -273,6 +283,9 @@ static void note(const struct split *split)
 static void unnote(const struct split *split)
 {
 	mrs_store_release(&split->txn->intent->destination, 0);
+	mrs_compiler_barrier();
+	mrs_store_release32(&split->txn->intent->step,
+			    MRS_RETARGET_BREAK << 8 | MRS_RETARGET_LOCKING);
 }
 
 int mrs_share_split(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf)
@@ -308,14 +321,6 @@ int mrs_share_split(struct morsel *morsel, struct mrs_txn *txn, const struct mrs
 
 /* ---- repair: step 5 ---- */
 
-static int seek_new(void *ctx, struct morsel *relative)
-{
-	struct split *split = ctx;
-	uint64_t *place = mrs_share_find_place(relative, split->page, split->level);
-
-	return place && mrs_load_acquire(place) == table_entry(split);
-}
-
 static int finish_link(void *ctx, struct morsel *relative)
 {
 	struct split *split = ctx;
@@ -324,10 +329,22 @@ static int finish_link(void *ctx, struct morsel *relative)
 
 	if (!place || !is_leaf_of(split, entry) || mrs_entry_lock(entry) != split->txn->index + 1)
 		return 0;
-	mrs_store_release(place, split->links ? table_entry(split) : mrs_entry_unlocked(entry));
+	mrs_store_release(place,
+			  split->linking ? table_entry(split) : mrs_entry_unlocked(entry));
 	mrs_entry_wake(split->txn->pool, place);
 	MRS_PROBE("repair.split");
 	return 0;
+}
+
+uint64_t mrs_share_split_table(const struct mrs_intent *intent)
+{
+	uint32_t step = mrs_load_acquire32(&intent->step);
+	uint64_t table = mrs_load_acquire(&intent->destination);
+
+	if (mrs_load_acquire32(&intent->op) != MRS_INTENT_RETARGET || table & MRS_BREAK_NOTE ||
+	    step != (MRS_RETARGET_BREAK << 8 | MRS_RETARGET_COPIED))
+		return 0;
+	return table;
 }
 
 void mrs_share_split_repair(struct mrs_txn *txn)
@@ -341,12 +358,12 @@ void mrs_share_split_repair(struct mrs_txn *txn)
 		.level = (unsigned)intent->arg[1],
 		.frame = intent->expected,
 		.table = intent->destination,
+		.linking = mrs_share_split_table(intent),
 	};
 
 	if (!intent->destination || intent->destination & MRS_BREAK_NOTE || split.level < 1 ||
 	    split.level >= MRS_TABLE_LEVELS ||
 	    !mrs_handle_init(&morsel, txn->pool, intent->cell[0]))
 		return;
-	split.links = mrs_share_each_relative(&morsel, split.page, true, seek_new, &split) > 0;
 	mrs_share_each_relative(&morsel, split.page, true, finish_link, &split);
 }

@@ -70,11 +70,16 @@ static void each_slot(void *ctx, unsigned slot, struct mrs_slot *shared)
 	struct each *each = ctx;
 
 	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT && !each->rc; i++) {
+		const struct mrs_intent *intent = &shared->intent[i];
+		uint64_t table = mrs_share_split_table(intent);
 		struct mrs_owed owed;
 
-		if (mrs_load_acquire32(&shared->intent[i].op) != MRS_INTENT_NONE &&
-		    mrs_share_owed(&shared->intent[i], &owed))
+		if (mrs_load_acquire32(&intent->op) == MRS_INTENT_NONE)
+			continue;
+		if (mrs_share_owed(intent, &owed))
 			each->rc = each->fn(each->ctx, owed.frame, 1ull << owed.order, "a break");
+		if (table && !each->rc)
+			each->rc = each->fn(each->ctx, table, 1, "a split");
 	}
 }
 

@@ -241,6 +241,9 @@ static bool repair_intent(struct mrs_txn *txn)
 		break;
 	case MRS_INTENT_RESIZE:
 		mrs_share_repair(txn); /* of a fill, which moves no page */
+		/* Cutting on will owe something else. */
+		if (mrs_share_owes(txn) && !mrs_share_recount(txn))
+			return false;
 		repair_resize(txn);
 		break;
 	case MRS_INTENT_UNLINK:

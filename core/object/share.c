@@ -264,11 +264,27 @@ static bool settle_owed(struct links *links, struct mrs_txn *txn)
 	return true;
 }
 
+/* Of dead transitions whose own repair is still to come: half a split cannot be counted. */
+static void finish_splits(void *ctx, unsigned slot, struct mrs_slot *shared)
+{
+	for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++) {
+		struct mrs_txn txn = {
+			.pool = ctx,
+			.intent = &shared->intent[i],
+			.index = slot * MRS_INTENTS_PER_SLOT + i,
+		};
+
+		if (mrs_share_split_table(txn.intent))
+			mrs_share_split_repair(&txn);
+	}
+}
+
 bool mrs_share_recount(struct mrs_txn *txn)
 {
 	struct links links = {.dead = txn->intent};
 	bool whole;
 
+	mrs_pool_each_slot(txn->pool, finish_splits, txn->pool);
 	if (links_make(&links, txn->pool)) {
 		mrs_log(MRS_LOG_ERROR, "%s: shared frames could not be counted anew: %s",
 			mrs_pool_path(txn->pool), morsel_errormsg());

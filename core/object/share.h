@@ -74,7 +74,7 @@ void mrs_share_owe(struct mrs_txn *txn, unsigned order, uint64_t frame, bool is_
 void mrs_share_owe_nothing(struct mrs_txn *txn);
 bool mrs_share_owes(const struct mrs_txn *txn);
 bool mrs_share_owed(const struct mrs_intent *intent, struct mrs_owed *owed);
-/* Calls fn for what anybody owes; a non-zero answer ends it and is returned. */
+/* Calls fn for what anybody owes, or is about to link; a non-zero answer ends it and is returned. */
 int mrs_share_each_owed(struct morsel_pool *pool,
 			int (*fn)(void *ctx, uint64_t frame, uint64_t count, const char *by),
 			void *ctx);
