@@ -65,7 +65,8 @@ class Guest:
         archive.text("lab/settings", self.settings(mode), 0o600)
         lines = [f"{i}\t{p.seconds}\t{p.account}\t{p.name}\t{p.command}\n" for i, p in enumerate(programs)]
         archive.text("lab/list", "".join(lines))
-        for file in sorted({str(file) for program in programs for file in program.files}):
+        files = {str(file) for program in programs for file in program.files}
+        for file in sorted(files.union(self.machine.libraries())):
             if os.path.isdir(file):
                 initramfs.add_tree(archive, file)
             else:
@@ -80,6 +81,7 @@ class Guest:
             "LAB_KEY": self.key, "LAB_MODE": mode, "LAB_MODULES": " ".join(machine.modules()),
             "LAB_BIND": " ".join(machine.bound()), "LAB_PAGES": machine.pages or "",
             "LAB_ADDRESS": f"10.9.0.{self.node + 1}" if machine.nodes > 1 else "",
+            "LAB_RDMA": "yes" if machine.rdma else "",
             "LAB_SHARE": "yes" if machine.share else "", "LAB_NODE": self.node,
         }
         return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())

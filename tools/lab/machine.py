@@ -1,6 +1,6 @@
 """A machine in a few words, and the words of QEMU and of the kernel for it.
 
-  Words: memory, cpus, iommu (none, intel, intel-first, virtio, amd), devices, cxl, pmem, nodes.
+  Words: memory, cpus, iommu (none, intel, intel-first, virtio, amd), devices, cxl, pmem, rdma, nodes.
   Every PCI device has a port of its own, so that it is alone in its group and can be unplugged.
   What a device is called (edu0, nvme0, ...) is its id for QMP.
 """
@@ -18,6 +18,7 @@ DEVICES = {  # word: (PCI identity, goes to vfio-pci)
     "disk": ("1b36:0010", False),
 }
 BASE_MODULES = ["virtio_pci", "unix", "ext4"]
+RDMA_MODULES = ["crc32_generic", "dummy", "ib_uverbs", "rdma_ucm", "rdma_rxe"]
 VFIO_MODULES = ["vfio", "vfio_iommu_type1", "iommufd", "vfio_pci"]
 
 
@@ -31,6 +32,7 @@ class Machine:
     pmem: bool = False
     pages: int = 0      # huge pages of 2 MiB that the guest reserves
     nodes: int = 1
+    rdma: bool = False  # the kernel's soft-RoCE over a network of its own
     share: str = ""
     gdb: bool = False
     arguments: tuple = ()
@@ -65,6 +67,8 @@ class Machine:
             names.append("nvme")
         if self.nodes > 1:
             names.append("virtio_net")
+        if self.rdma:
+            names += RDMA_MODULES
         if self.share:
             names += ["9pnet_virtio", "9p"]
         if self.cxl:
@@ -73,6 +77,15 @@ class Machine:
         if self.pmem:
             names += ["nfit", "virtio_pmem", "nd_pmem", "dax_pmem"]
         return names
+
+    def libraries(self):
+        """Files of this system that the guest gets beside its programs: what they load by name."""
+        if not self.rdma:
+            return []
+        providers = sorted(Path("/usr/lib").glob("*/libibverbs/librxe-*.so"))
+        if not providers:
+            raise LabError("soft-RoCE needs its library: install ibverbs-providers")
+        return [str(providers[-1]), "/etc/libibverbs.d/rxe.driver"]
 
     def bound(self):
         """Identities of the devices that go to vfio-pci."""
@@ -177,6 +190,7 @@ def from_options(options):
     return Machine(
         memory=options.memory, cpus=options.cpus, iommu=options.iommu,
         devices=tuple(word for word in options.device.split(",") if word), cxl=options.cxl, pmem=options.pmem,
+        rdma=options.rdma,
         pages=options.pages, nodes=getattr(options, "nodes", 1),
         share=options.share and str(Path(options.share).resolve()), gdb=options.gdb,
         arguments=tuple(shlex.split(options.qemu_args)), append=options.append)

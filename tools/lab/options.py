@@ -17,6 +17,7 @@ MACHINE = [  # name, value ("" for a flag), default, help
     ("pages", "N", 0, "huge pages of 2 MiB that it reserves"),
     ("cxl", "KIND", "", "a CXL memory device: volatile or persistent"),
     ("pmem", "", False, "an NVDIMM and a virtio-pmem device"),
+    ("rdma", "", False, "what soft-RoCE needs: its modules, and a network"),
     ("share", "FOLDER", "", "a folder of the host, which is /share in the machine"),
     ("file", "PATH", [], "give the machine this file, program or folder, too; may be repeated"),
     ("append", "WORDS", "", "more words for the kernel"),
