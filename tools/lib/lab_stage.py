@@ -23,7 +23,9 @@ from words import LabError  # noqa: E402
 def begin():
     """Starts fetching and building in the background; answers what finish() wants."""
     log = open(TREE / "build/lab-kernel.log", "wb")
-    script = f"python3 -B {LAB} fetch qemu newest 6.1 6.12 && exec chrt --idle 0 nice -n 19 python3 -B {LAB} kernel"
+    script = (f"python3 -B {LAB} fetch qemu newest 6.1 6.12 || exit; "
+              "chrt --idle 0 true 2>/dev/null && idle='chrt --idle 0'; "
+              f"exec $idle nice -n 19 python3 -B {LAB} kernel")
     background = subprocess.Popen(["sh", "-c", script], stdout=log, stderr=log, start_new_session=True)
     atexit.register(end, background)
     return background
