@@ -6,12 +6,14 @@
  * shared with a clone is made private first.
  */
 #include <errno.h>
+#include <time.h>
 
 #include "object/evict.h"
 #include "object/internal.h"
 #include "object/share.h"
 
-#define TRIES 100u /* a clone may come in between, again and again */
+#define TRIES	100u	 /* a clone may come in between, again and again */
+#define BUSY_NS 1000000l /* a leaf that is locked is so for about as long */
 
 struct piece {
 	struct morsel *morsel;
@@ -62,6 +64,31 @@ static void await_clone(struct morsel *morsel)
 		mrs_pool_wait_word(morsel->pool, &coherence->frozen, by);
 }
 
+/* How many pages of the piece have a frame, with or without memory. */
+static uint64_t pages_there(const struct piece *piece)
+{
+	uint64_t page = piece->page, count = 0;
+	struct mrs_leaf leaf;
+
+	while (page < piece->end && !mrs_table_leaf(&piece->morsel->table, page, &leaf)) {
+		uint64_t next = leaf.page + (1ull << MRS_HUGE_ORDER * leaf.level);
+
+		next = mrs_min(mrs_max(next, page + 1), piece->end);
+		count += mrs_entry_state(leaf.entry) != MRS_ENTRY_EMPTY ? next - page : 0;
+		page = next;
+	}
+	return count;
+}
+
+/* A page whose leaf somebody had locked was passed by: it is being read ahead, for instance. */
+static int passed_by(const struct piece *piece, uint64_t discarded)
+{
+	if (discarded >= pages_there(piece))
+		return 0;
+	nanosleep(&(struct timespec){.tv_nsec = BUSY_NS}, NULL);
+	return mrs_fail(-EAGAIN, "pages are being brought in, moved or evicted: try again");
+}
+
 static int discard_leaves(const struct piece *piece)
 {
 	struct mrs_evict_job job = {.morsel = piece->morsel,
@@ -77,9 +104,12 @@ static int discard_leaves(const struct piece *piece)
 			     ? mrs_share_break(piece->morsel, piece->page, job.pages)
 			     : 0;
 		mrs_pool_may_exceed(true);
+		job.evicted = 0;
 		if (!rc)
 			rc = mrs_evict_job(&job);
 		mrs_pool_may_exceed(false);
+		if (!rc)
+			rc = passed_by(piece, job.evicted);
 	}
 	return rc;
 }
