@@ -25,6 +25,7 @@
 #define CHUNK_MAX   512u /* a SCAN speaks for 32 groups of it */
 #define QUEUE	    32u	 /* chunks between the drop and the hand */
 #define LIST	    256u
+#define UNASKED_MAX 63u
 #define TICK_PAGES  16384u	 /* evicted in one tick at most: who waits is told now and then */
 #define LETTER_NS   20000000ll	 /* DROP and SCAN are hints: who is slow is left out */
 #define SNUB_NS	    1000000000ll /* and not asked for so long */
@@ -50,6 +51,9 @@ struct clock {
 	uint64_t page;	 /* front hand in list[at] */
 	uint64_t rounds; /* of the front hand, completed */
 	uint64_t gained; /* round of the chunk in which something was evicted last */
+	/* What asking who is in use has told in this round, and from which round on it is done. */
+	uint64_t judged, scanned, spared;
+	uint64_t ask_from, unasked;
 	struct chunk queue[QUEUE];
 	unsigned first, queued;
 	int64_t back_off_ns, tried_ns;
@@ -178,9 +182,7 @@ static int find_viewer(void *ctx, const struct mrs_seen_view *view)
 	struct viewers *viewers = ctx;
 	uint64_t bit = 1ull << view->slot % 64;
 
-	/* Who may write drops nothing (told.c): all of its pages would count as used, always. */
-	if ((view->flags & (MRS_VIEW_CPU | MRS_VIEW_WRITABLE)) != MRS_VIEW_CPU ||
-	    (viewers->clock->snubbed.bit[view->slot / 64] & bit))
+	if (!(view->flags & MRS_VIEW_CPU) || (viewers->clock->snubbed.bit[view->slot / 64] & bit))
 		return 0;
 	viewers->count += !(viewers->who.bit[view->slot / 64] & bit);
 	viewers->who.bit[view->slot / 64] |= bit;
@@ -226,14 +228,18 @@ static bool has_second_chance(struct clock *clock, const struct chunk *chunk)
 	struct morsel morsel;
 	uint64_t advice;
 
-	/* A whole round has gained nothing. */
-	if (chunk->round > clock->gained + 1 ||
+	/* A whole round has gained nothing, or lately all was in use. */
+	if (chunk->round > clock->gained + 1 || chunk->round < clock->ask_from ||
 	    !mrs_handle_init(&morsel, clock->pool, chunk->record))
 		return false;
 	coherence = mrs_morsel_coherence(&morsel);
 	advice = coherence ? mrs_load_relaxed(&coherence->advice) : 0;
-	/* What a sequential reader has passed goes first; what nobody needs as well. */
-	return advice != MORSEL_ADVICE_SEQUENTIAL && advice != MORSEL_ADVICE_DO_NOT_NEED;
+	/*
+	 * What a sequential reader has passed goes first; what nobody needs as well. Where all
+	 * pages are used alike asking costs faults and tells nothing.
+	 */
+	return advice != MORSEL_ADVICE_SEQUENTIAL && advice != MORSEL_ADVICE_DO_NOT_NEED &&
+	       advice != MORSEL_ADVICE_RANDOM;
 }
 
 static void drop_chunk(struct clock *clock, struct chunk *chunk)
@@ -296,6 +302,24 @@ static void sleep_until(int64_t ns)
 		nanosleep(&time, NULL);
 }
 
+/*
+ * Where nearly all of a round was in use, asking costs faults and tells nothing: it is left out for
+ * rounds, twice as many each time.
+ */
+static void judge_round(struct clock *clock, uint64_t round)
+{
+	if (round == clock->judged)
+		return;
+	if (clock->scanned && clock->spared >= clock->scanned - clock->scanned / 16) {
+		clock->unasked = mrs_min(2 * clock->unasked + 1, UNASKED_MAX);
+		clock->ask_from = round + clock->unasked;
+	} else if (clock->scanned) {
+		clock->unasked = 0;
+	}
+	clock->judged = round;
+	clock->scanned = clock->spared = 0;
+}
+
 /* Evicts from one chunk what nobody uses, what is clean first; up to need pages of the rest. */
 static uint64_t evict_chunk(struct clock *clock, const struct chunk *chunk, uint64_t need)
 {
@@ -312,7 +336,10 @@ static uint64_t evict_chunk(struct clock *clock, const struct chunk *chunk, uint
 		return 0;
 	if (chunk->dropped_ns)
 		sleep_until(chunk->dropped_ns + SETTLE_NS);
+	judge_round(clock, chunk->round);
 	count = scan_chunk(clock, chunk, spared);
+	clock->scanned += chunk->dropped_ns ? chunk->pages : 0;
+	clock->spared += count;
 	mrs_fetch_add(&mrs_pool_state(clock->pool)->count[MRS_COUNT_SECOND_CHANCE], count);
 	mrs_evict_job(&job);
 	if (job.clean_only && job.evicted < need) {

@@ -349,7 +349,8 @@ enum morsel_advice {
 	 */
 	MORSEL_ADVICE_EVICT,
 	/* Evictable: for the whole morsel, whatever the range. SEQUENTIAL reads far ahead, and what was
-	 * passed goes first; RANDOM reads nothing ahead; NORMAL is neither. */
+	 * passed goes first; RANDOM reads nothing ahead, and takes all pages for equally likely to be
+	 * used: none is spared because it was used lately; NORMAL is neither. */
 	MORSEL_ADVICE_NORMAL,
 	MORSEL_ADVICE_SEQUENTIAL,
 	MORSEL_ADVICE_RANDOM,
