@@ -179,10 +179,18 @@ static int await_thaw(const struct touch *t, uint64_t by)
 	return -EAGAIN;
 }
 
-/* After frozen_by() and under the lock: retarget.c, 5. */
-static bool is_shared(const struct touch *t)
+/*
+ * After frozen_by() and under the lock: retarget.c, 5. The way must still end at the leaf that is
+ * locked: else another thread has broken the page off meanwhile, in a table of the morsel's own,
+ * and what the view shows until it follows is the relatives'.
+ */
+static bool is_shared(const struct touch *t, const struct mrs_retarget *batch)
 {
-	return mrs_share_is_any(t->morsel->pool) && mrs_share_is_shared(t->morsel, t->page);
+	struct mrs_leaf now;
+
+	if (!mrs_share_is_any(t->morsel->pool) || mrs_table_leaf(&t->morsel->table, t->page, &now))
+		return false;
+	return now.shared || now.place != &batch->entries[leaf_of(batch, t->page)];
 }
 
 /* The part of a leaf that the window shows becomes writable; it is DIRTY, and locked. */
@@ -245,7 +253,7 @@ static int map_anew(const struct touch *t, struct mrs_retarget *batch, unsigned 
 {
 	if (t->window->writable && frozen_by(t))
 		return -EAGAIN;
-	if (t->window->writable && is_shared(t))
+	if (t->window->writable && is_shared(t, batch))
 		return -EBUSY;
 	return mrs_window_map(batch, t->window, i);
 }
@@ -277,7 +285,7 @@ static int serve_stale(const struct touch *t, struct mrs_retarget *batch)
 static int serve_missing(const struct touch *t, struct mrs_retarget *batch)
 {
 	uint64_t entry = batch->before[leaf_of(batch, t->page)];
-	bool writable = t->write && !frozen_by(t) && !is_shared(t);
+	bool writable = t->write && !frozen_by(t) && !is_shared(t, batch);
 
 	if (mrs_window_is_stale(t->morsel, t->window))
 		return serve_stale(t, batch);
@@ -370,7 +378,7 @@ static int protected(struct touch *t)
 		end(&batch);
 		return rc == -EBUSY ? break_off(t) : rc;
 	}
-	if (!frozen && mrs_entry_state(entry) == MRS_ENTRY_MAPPED && !is_shared(t)) {
+	if (!frozen && mrs_entry_state(entry) == MRS_ENTRY_MAPPED && !is_shared(t, &batch)) {
 		mrs_retarget_dirty(&batch, leaf_of(&batch, t->page));
 		rc = lift(t, &batch, leaf_of(&batch, t->page));
 		end(&batch);
