@@ -1,4 +1,4 @@
-"""The parts of the lab that need no machine: the archive, modules' needs, QEMU's words, the table."""
+"""The parts of the lab that need no machine: archive, modules, QEMU's words, the table."""
 
 import os
 import subprocess
@@ -74,12 +74,14 @@ class Words(support.LabTest):
             self.assertIn(part, words)
 
     def test_what_is_bound(self):
-        self.assertEqual(Machine(iommu="intel", devices=("edu", "nvme", "edu")).bound(), ["1234:11e8", "1b36:0010"])
+        self.assertEqual(Machine(iommu="intel", devices=("edu", "nvme", "edu")).bound(),
+                         ["1234:11e8", "1b36:0010"])
         self.assertEqual(Machine(iommu="none", devices=("edu",)).bound(), [])
         self.assertEqual(Machine(iommu="intel", devices=("disk",)).bound(), [])
 
     def test_refusals(self):
-        for options in ({"iommu": "none of these"}, {"devices": ("warp",)}, {"nodes": 3}, {"cxl": "odd"}):
+        for options in ({"iommu": "none of these"}, {"devices": ("warp",)}, {"nodes": 3},
+                        {"cxl": "odd"}):
             with self.assertRaises(LabError):
                 Machine(**options).check(support.store.Kernel("6.12", None))
 
@@ -98,7 +100,8 @@ class Table(support.LabTest):
 
     def test_kernel_configuration_is_in_order(self):
         config = os.path.join(support.SOURCE, "tools", "lab", "kernel.config")
-        names = [line.split("=")[0] for line in open(config) if line.startswith("CONFIG_")]
+        with open(config) as file:
+            names = [line.split("=")[0] for line in file if line.startswith("CONFIG_")]
         self.assertEqual(len(names), len(set(names)), "an option stands there twice")
 
 

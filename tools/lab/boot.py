@@ -63,7 +63,8 @@ class Guest:
         archive = initramfs.Cpio(self.folder / "initramfs.cpio")
         initramfs.add_base(archive, self.lab.busybox())
         archive.text("lab/settings", self.settings(mode), 0o600)
-        lines = [f"{i}\t{p.seconds}\t{p.account}\t{p.name}\t{p.command}\n" for i, p in enumerate(programs)]
+        lines = [f"{index}\t{one.seconds}\t{one.account}\t{one.name}\t{one.command}\n"
+                 for index, one in enumerate(programs)]
         archive.text("lab/list", "".join(lines))
         files = {str(file) for program in programs for file in program.files}
         for file in sorted(files.union(self.machine.libraries())):
@@ -92,7 +93,8 @@ class Guest:
         second = ["-chardev", "stdio,id=second,signal=off"] if shell else [
             "-chardev", "file,id=second,path=results.log"]
         return qemu.command + [
-            "-accel", accelerator, "-display", "none", "-nodefaults", "-no-user-config", "-no-reboot",
+            "-accel", accelerator, "-display", "none", "-nodefaults", "-no-user-config",
+            "-no-reboot",
             "-serial", "file:console.log", *second, "-serial", "chardev:second",
             "-qmp", "unix:qmp.sock,server=on,wait=off",
             "-kernel", str(self.kernel.image), "-initrd", "initramfs.cpio",
@@ -169,7 +171,8 @@ class Reader:
         elif verb == "TROUBLE":
             self.trouble.append(" ".join(rest))
         elif verb == "BEGIN":
-            self.running = (int(rest[0]), time.monotonic(), said.find(b"\n", at) + 1, float(rest[1]))
+            output = said.find(b"\n", at) + 1
+            self.running = (int(rest[0]), time.monotonic(), output, float(rest[1]))
         elif verb == "END":
             self.end(said[self.running[2]:at], int(rest[1]), float(rest[2]) - self.running[3])
         elif verb == "DONE":
@@ -219,7 +222,9 @@ class Reader:
     def give_up(self, why):
         """All that has no result yet failed for this reason; the first shows the last lines."""
         details = f"{why}\n{self.guest.last_words()}"
-        output = self.guest.said()[self.running[2]:].decode(errors="replace") if self.running else ""
+        output = ""
+        if self.running:
+            output = self.guest.said()[self.running[2]:].decode(errors="replace")
         for program in self.programs[len(self.results):]:
             self.results.append(Result(program.name, "failed", details, output=output))
             details, output = f"not run: {why}", ""
@@ -277,7 +282,8 @@ def follow(readers, powercut=None):
         if missing:
             reader.give_up("the guest is done, but this has no result")
         for trouble in reader.trouble:
-            reader.results.append(Result("lab_prepare", "failed", f"the guest could not do this: {trouble}"))
+            why = f"the guest could not do this: {trouble}"
+            reader.results.append(Result("lab_prepare", "failed", why))
     return True
 
 
@@ -310,7 +316,7 @@ def accelerators(lab, wanted):
 
 def run(lab, machine, kernel, programs, folder, accelerator=None, powercut=None, keep_debug=False,
         slack=SLACK_SECONDS):
-    """Boots machine (one guest, or two) and runs programs in it: a list of results for each node."""
+    """Boots machine (one guest, or two), runs programs in it: a list of results for each node."""
     machine.check(kernel)
     tried = accelerators(lab, accelerator)
     for choice in tried:

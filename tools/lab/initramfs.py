@@ -1,7 +1,7 @@
 """What the guest boots into: an uncompressed cpio (decompression is slow in emulation).
 
-A file lies in the guest at the path that it has on the host, so what names a path finds it; programs
-bring the libraries that ldd names. Kernel modules come unpacked, with all that they depend on.
+A file lies in the guest at the path that it has on the host, so what names a path finds it;
+programs bring the libraries that ldd names. Kernel modules come unpacked, with all that they need.
 """
 
 import lzma
@@ -152,7 +152,8 @@ class Modules:
                 continue
             done.add(name)
             data = self.read(name)
-            archive.entry(f"lib/modules/{self.release}/kernel/{name}.ko", stat.S_IFREG | 0o644, data)
+            path = f"lib/modules/{self.release}/kernel/{name}.ko"
+            archive.entry(path, stat.S_IFREG | 0o644, data)
             waiting += needs(data)
         for name in ("modules.builtin", "modules.order"):
             if (self.folder / name).exists():

@@ -1,8 +1,8 @@
 """The lab kernel: Debian's newest kernel source with this folder's kernel.config, built once.
 
 The build is kept by its configuration, so a change of kernel.config builds anew and nothing else
-does. tested.tsv beside this file records the source versions with which the suite has passed; a newer
-source builds as well, and it is said that it is not one of those.
+does. tested.tsv beside this file records the source versions with which the suite has passed; a
+newer source builds as well, and it is said that it is not one of those.
 """
 
 import hashlib
@@ -16,18 +16,25 @@ from words import LabError, say
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "kernel.config"
-TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc", "ld": "binutils", "xz": "xz-utils"}
+TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc",
+         "ld": "binutils", "xz": "xz-utils"}
 DISK_NEEDED = 4 << 30
 
 
 def configuration_key():
-    wanted = "".join(sorted(line for line in CONFIG.read_text().splitlines(True) if line.startswith("CONFIG_")))
-    return hashlib.sha256(wanted.encode()).hexdigest()[:12]
+    wanted = sorted(f"{name}={value}\n" for name, value in read_config(CONFIG).items())
+    return hashlib.sha256("".join(wanted).encode()).hexdigest()[:12]
+
+
+def read_config(path):
+    lines = path.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line.startswith("CONFIG_"))
 
 
 def lab_kernel(lab, jobs=None):
     """The kernel from the cache; built first if it is not there."""
-    folder = lab.once(f"kernel-{configuration_key()}", lambda folder: build(lab, folder, jobs or os.cpu_count() or 2))
+    jobs = jobs or os.cpu_count() or 2
+    folder = lab.once(f"kernel-{configuration_key()}", lambda folder: build(lab, folder, jobs))
     modules = next((folder / "lib/modules").glob("*"), None)
     return Kernel("lab", folder / "vmlinux", modules)
 
@@ -47,8 +54,8 @@ def check_tools(lab):
                        + " (tools/setup lab installs them)")
     free = shutil.disk_usage(lab.cache).free
     if free < DISK_NEEDED:
-        raise LabError(f"the lab kernel's build needs {DISK_NEEDED >> 30} GiB in {lab.cache}, and there are "
-                       f"{free / (1 << 30):.1f}: free some, or set XDG_CACHE_HOME")
+        raise LabError(f"the lab kernel's build needs {DISK_NEEDED >> 30} GiB in {lab.cache}, and "
+                       f"there are {free / (1 << 30):.1f}: free some, or set XDG_CACHE_HOME")
 
 
 def newest_source(lab):
@@ -64,12 +71,13 @@ def note_version(version):
     tested = [line.split("\t")[0] for line in (HERE / "tested.tsv").read_text().splitlines()
               if line and not line.startswith("#")]
     if version not in tested:
-        say(f"linux-source {version} is newer than what the suite has passed with ({', '.join(tested)})")
+        say(f"linux-source {version} is none of those that the suite has passed with: "
+            + ", ".join(tested))
 
 
 def make(log, source, out, *arguments):
-    command = ["make", "-s", "-C", source, f"O={out}", "KBUILD_BUILD_USER=morsel", "KBUILD_BUILD_HOST=lab",
-               "KBUILD_BUILD_TIMESTAMP=2026-01-01", *arguments]
+    command = ["make", "-s", "-C", source, f"O={out}", "KBUILD_BUILD_USER=morsel",
+               "KBUILD_BUILD_HOST=lab", "KBUILD_BUILD_TIMESTAMP=2026-01-01", *arguments]
     with open(log, "ab") as output:
         code = subprocess.run(list(map(str, command)), stdout=output, stderr=output).returncode
     if code:
@@ -79,10 +87,8 @@ def make(log, source, out, *arguments):
 
 def unmet(config):
     """Options that kernel.config asks for and this source does not grant."""
-    def read(path):
-        return dict(line.strip().split("=", 1) for line in path.read_text().splitlines() if line.startswith("CONFIG_"))
-    have = read(config)
-    return [f"{name}={value}" for name, value in read(CONFIG).items() if have.get(name, "n") != value]
+    have, wanted = read_config(config), read_config(CONFIG)
+    return [f"{name}={value}" for name, value in wanted.items() if have.get(name, "n") != value]
 
 
 def build(lab, folder, jobs):
@@ -107,17 +113,17 @@ def build(lab, folder, jobs):
         for option in unmet(out / ".config"):
             say(f"this source does not grant {option}")
         make(log, source, out, f"-j{jobs}", "vmlinux", "modules")
-        make(log, source, out, f"INSTALL_MOD_PATH={work / 'done'}", "DEPMOD=true", "modules_install")
-        keep(work, out, version)
-        (work / "done").rename(folder)
+        done = work / "done"
+        make(log, source, out, f"INSTALL_MOD_PATH={done}", "DEPMOD=true", "modules_install")
+        keep(done, out, version)
+        done.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     say(f"the lab kernel is in {folder}")
 
 
-def keep(work, out, version):
+def keep(done, out, version):
     """What a boot needs, and what it was made of."""
-    done = work / "done"
     for link in (done / "lib/modules").glob("*/build"):
         link.unlink()
     subprocess.run(["strip", "--strip-debug", "-o", done / "vmlinux", out / "vmlinux"], check=True)

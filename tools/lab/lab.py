@@ -44,12 +44,13 @@ def command_run(options):
     lab = store.Lab(options.qemu_binary)
     path = found_program(options.operands[0])
     kernel = lab.kernel(options.kernel, options.modules)
-    program = boot.Program(Path(path).name, shlex.join([path, *options.operands[1:]]), (path, *options.file),
-                           options.timeout, "nobody" if options.user else "root")
+    program = boot.Program(Path(path).name, shlex.join([path, *options.operands[1:]]),
+                           (path, *options.file), options.timeout,
+                           "nobody" if options.user else "root")
     folder = log_folder(options)
     announce_debugger(options, kernel)
-    nodes = boot.run(lab, machines.from_options(options), kernel, [program], folder, options.accel, options.powercut,
-                     keep_debug=options.gdb)
+    nodes = boot.run(lab, machines.from_options(options), kernel, [program], folder, options.accel,
+                     options.powercut, keep_debug=options.gdb)
     code = 0
     for results in nodes:
         for result in results:
@@ -113,8 +114,8 @@ def command_test(options):
 
 
 def main(words):
-    commands = {"run": command_run, "shell": command_shell, "fetch": command_fetch, "kernel": command_kernel,
-                "test": command_test}
+    commands = {"run": command_run, "shell": command_shell, "fetch": command_fetch,
+                "kernel": command_kernel, "test": command_test}
     try:
         if not words or words[0] not in commands:
             raise Usage("which command? " + ", ".join(commands))

@@ -1,6 +1,7 @@
 """A machine in a few words, and the words of QEMU and of the kernel for it.
 
-  Words: memory, cpus, iommu (none, intel, intel-first, virtio, amd), devices, cxl, pmem, rdma, nodes.
+  Words: memory, cpus, iommu (none, intel, intel-first, virtio, amd), devices, cxl, pmem, rdma,
+  nodes.
   Every PCI device has a port of its own, so that it is alone in its group and can be unplugged.
   What a device is called (edu0, nvme0, ...) is its id for QMP.
 """
@@ -18,6 +19,8 @@ DEVICES = {  # word: (PCI identity, goes to vfio-pci)
     "disk": ("1b36:0010", False),
 }
 BASE_MODULES = ["virtio_pci", "unix", "ext4"]
+CXL_MODULES = ["cxl_acpi", "cxl_pci", "cxl_mem", "cxl_port", "cxl_pmem", "device_dax", "dax_cxl",
+               "kmem", "nd_pmem"]
 RDMA_MODULES = ["crc32_generic", "dummy", "ib_uverbs", "rdma_ucm", "rdma_rxe"]
 VFIO_MODULES = ["vfio", "vfio_iommu_type1", "iommufd", "vfio_pci"]
 
@@ -43,8 +46,8 @@ class Machine:
             raise LabError(f"there is no IOMMU '{self.iommu}': {', '.join(IOMMUS)}")
         for word in self.devices:
             if word.split(":")[0] not in DEVICES:
-                raise LabError(f"there is no device '{word}': {', '.join(DEVICES)} (or NAME:FILE for a "
-                               "disk that stays); others by --qemu-args")
+                raise LabError(f"there is no device '{word}': {', '.join(DEVICES)} (or NAME:FILE "
+                               "for a disk that stays); others by --qemu-args")
         if self.cxl not in ("", "volatile", "persistent"):
             raise LabError(f"'{self.cxl}' is no kind of CXL memory: volatile or persistent")
         if self.iommu == "virtio" and kernel.name == "6.1":
@@ -72,8 +75,7 @@ class Machine:
         if self.share:
             names += ["9pnet_virtio", "9p"]
         if self.cxl:
-            names += ["cxl_acpi", "cxl_pci", "cxl_mem", "cxl_port", "cxl_pmem", "device_dax", "dax_cxl", "kmem",
-                      "nd_pmem"]
+            names += CXL_MODULES
         if self.pmem:
             names += ["nfit", "virtio_pmem", "nd_pmem", "dax_pmem"]
         return names
@@ -128,8 +130,8 @@ class Machine:
             words += ["-s"]
         slots = ",maxmem=16G,slots=4" if self.cxl or self.pmem else ""
         cpu = "max,-hypervisor" if self.cxl else "max"
-        return ["-M", ",".join(board), "-cpu", cpu, "-smp", str(self.cpus), "-m", self.memory + slots,
-                *words, *self.arguments]
+        return ["-M", ",".join(board), "-cpu", cpu, "-smp", str(self.cpus),
+                "-m", self.memory + slots, *words, *self.arguments]
 
     def iommu_device(self, major):
         if self.iommu == "intel":
@@ -144,7 +146,8 @@ class Machine:
     def port(self):
         self.ports += 1
         name = f"port{self.ports}"
-        return name, ["-device", f"pcie-root-port,id={name},bus=pcie.0,chassis={self.ports},slot={self.ports}"]
+        place = f"chassis={self.ports},slot={self.ports}"
+        return name, ["-device", f"pcie-root-port,id={name},bus=pcie.0,{place}"]
 
     def device(self, index, word):
         kind, _, file = word.partition(":")
@@ -155,8 +158,9 @@ class Machine:
         path = Path(file) if file else self.folder / f"{identity}.img"
         if not path.exists():
             make_sparse(path, 256 << 20)
-        return [*words, "-drive", f"file={path},if=none,id=drive-{identity},format=raw,discard=unmap",
-                "-device", f"nvme,id={identity},bus={name},serial=lab-{identity},drive=drive-{identity}"]
+        drive = f"drive-{identity}"
+        return [*words, "-drive", f"file={path},if=none,id={drive},format=raw,discard=unmap",
+                "-device", f"nvme,id={identity},bus={name},serial=lab-{identity},drive={drive}"]
 
     def memory_file(self, name, size):
         path = self.folder / f"{name}.memory"
@@ -175,21 +179,24 @@ class Machine:
                 "-M", "cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=4G"]
 
     def pmem_devices(self):
-        return [*self.memory_file("nvdimm-memory", 128 << 20), "-device", "nvdimm,id=nvdimm0,memdev=nvdimm-memory",
+        return [*self.memory_file("nvdimm-memory", 128 << 20),
+                "-device", "nvdimm,id=nvdimm0,memdev=nvdimm-memory",
                 *self.memory_file("pmem-memory", 128 << 20),
                 "-device", "virtio-pmem-pci,memdev=pmem-memory,id=pmem0"]
 
     def network(self, node):
         server = "on" if node == 0 else "off,reconnect-ms=200"
         return ["-netdev", f"stream,id=wire,server={server},addr.type=unix,addr.path=../wire.sock",
-                "-device", f"virtio-net-pci,netdev=wire,mac=52:54:00:00:00:0{node + 1},host_mtu=4200"]
+                "-device",
+                f"virtio-net-pci,netdev=wire,mac=52:54:00:00:00:0{node + 1},host_mtu=4200"]
 
 
 def from_options(options):
     """The machine that the words of morsel lab run or shell describe."""
     return Machine(
         memory=options.memory, cpus=options.cpus, iommu=options.iommu,
-        devices=tuple(word for word in options.device.split(",") if word), cxl=options.cxl, pmem=options.pmem,
+        devices=tuple(word for word in options.device.split(",") if word),
+        cxl=options.cxl, pmem=options.pmem,
         rdma=options.rdma,
         pages=options.pages, nodes=getattr(options, "nodes", 1),
         share=options.share and str(Path(options.share).resolve()), gdb=options.gdb,

@@ -34,7 +34,8 @@ RUN = [
     ("powercut", "SECONDS", 0.0, "kill the machine so long after it is ready"),
 ]
 COMMANDS = {
-    "run": ("[--] PROGRAM [ARGUMENT...]", "Boot a machine and run one program in it.", [*MACHINE, *RUN]),
+    "run": ("[--] PROGRAM [ARGUMENT...]", "Boot a machine and run one program in it.",
+            [*MACHINE, *RUN]),
     "shell": ("", "Boot a machine and be in its shell.", MACHINE),
     "fetch": ("[PART...]", "Fetch kernels and QEMU into the cache: 6.1, 6.12, qemu, newest.", []),
     "kernel": ("", "Build the lab's own kernel into the cache, once.", [
@@ -55,7 +56,8 @@ class Usage(LabError):
 
 def help_text(command):
     operands, summary, options = COMMANDS[command]
-    lines = [f"Usage: morsel lab {command} [OPTION...] {operands}".rstrip(), summary, "", "Options:"]
+    usage = f"Usage: morsel lab {command} [OPTION...] {operands}".rstrip()
+    lines = [usage, summary, "", "Options:"]
     for name, value, _, text in options:
         lines.append(f"      {'--' + name + (' ' + value if value else ''):<22}{text}")
     lines.append(f"  -h, {'--help':<22}print this help")

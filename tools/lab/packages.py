@@ -1,8 +1,9 @@
 """Debian packages by name, unpacked into a folder, never installed.
 
-The private state: a folder of the cache with package lists, downloads and a copy of what dpkg says is
-installed, so that only what is missing is fetched. It asks the mirror that the system's own sources
-name, for the suites that the lab wants; the system's sources, lists and packages stay as they are.
+The private state: a folder of the cache with package lists, downloads and a copy of what dpkg says
+is installed, so that only what is missing is fetched. It asks the mirror that the system's own
+sources name, for the suites that the lab wants; the system's sources, lists and packages stay as
+they are.
 """
 
 import os
@@ -21,10 +22,11 @@ NEWEST = ("sid",)
 def mirrors():
     """(mirror of Debian, mirror of its security suites), as the system's sources have them."""
     if not shutil.which("apt-get"):
-        raise LabError("apt-get is not here: the lab takes kernels and QEMU from Debian's packages; "
-                       "use --qemu-binary and --kernel FILE, or a Debian system")
-    listing = subprocess.run(["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)",
-                              "Created-By: Packages"], capture_output=True, text=True)
+        raise LabError("apt-get is not here: the lab takes kernels and QEMU from Debian's "
+                       "packages; use --qemu-binary and --kernel FILE, or a Debian system")
+    listing = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)",
+         "Created-By: Packages"], capture_output=True, text=True)
     main, security = None, None
     for line in listing.stdout.splitlines():
         release, component, uri = line.split(" ", 2)
@@ -100,7 +102,7 @@ class State:
         environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", LC_ALL="C")
         done = subprocess.run(command, cwd=folder or self.folder, capture_output=True, text=True,
                               env=environment)
-        # An update that reached nothing is a warning to apt, and old lists would serve in its place.
+        # To apt an update that reached nothing is a warning, and old lists would serve instead.
         trouble = [line for line in done.stderr.splitlines()
                    if line.startswith("E:") or "Failed to fetch" in line]
         if done.returncode or trouble:
@@ -128,7 +130,7 @@ class State:
     def unpack(self, folder, names, suite=None, dependencies=False, finish=None):
         """
         Fetches packages and unpacks them into folder, which appears complete or not at all. With
-        dependencies, also those that are not installed on this system. finish() completes the folder.
+        dependencies, also those that are not installed on this system. finish() completes it.
         """
         self.update()
         archives = self.folder / "archives"
@@ -137,8 +139,8 @@ class State:
         target = ["-t", suite] if suite else []
         say("fetching " + " ".join(names))
         if dependencies:
-            self.apt_get("install", "-q", "-y", "--download-only", "--no-install-recommends", *target,
-                         *names)
+            self.apt_get("install", "-q", "-y", "--download-only", "--no-install-recommends",
+                         *target, *names)
         else:
             self.apt_get("download", "-q", *target, *names, folder=archives)
         work = folder.with_name(f"{folder.name}.{os.getpid()}")
@@ -146,7 +148,8 @@ class State:
         try:
             work.mkdir(parents=True)
             for package in sorted(archives.glob("*.deb")):
-                done = subprocess.run(["dpkg-deb", "-x", package, work], capture_output=True, text=True)
+                done = subprocess.run(["dpkg-deb", "-x", package, work], capture_output=True,
+                                      text=True)
                 if done.returncode:
                     raise LabError(f"cannot unpack {package.name}: " + explain([done.stderr]))
                 package.unlink()
@@ -161,10 +164,10 @@ class State:
 def explain(lines):
     """What apt or dpkg said, and what to do about it, in few words."""
     text = "; ".join(line.strip() for line in lines if line.strip())[:600]
-    for sign, remedy in (("No space left", "the disk is full: free some, or set XDG_CACHE_HOME"),
-                         ("enough free space", "the disk is full: free some, or set XDG_CACHE_HOME"),
-                         ("resolv", "no network? it is needed once, then the cache serves"),
-                         ("onnect", "no network? it is needed once, then the cache serves"),
+    full = "the disk is full: free some, or set XDG_CACHE_HOME"
+    offline = "no network? it is needed once, then the cache serves"
+    for sign, remedy in (("No space left", full), ("enough free space", full),
+                         ("resolv", offline), ("onnect", offline),
                          ("Unable to locate", "the mirror does not have it")):
         if sign in text:
             return f"{text} ({remedy})"

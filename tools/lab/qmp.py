@@ -29,7 +29,7 @@ class Qmp:
                 return
             except OSError as error:
                 if time.monotonic() > until:
-                    raise LabError(f"QEMU's control socket {path} does not answer: {error}") from error
+                    raise LabError(f"QEMU does not answer on {path}: {error}") from error
                 time.sleep(0.05)
 
     def call(self, command, **arguments):

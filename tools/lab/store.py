@@ -23,7 +23,8 @@ from pathlib import Path
 import packages
 from words import LabError, say
 
-STOCK = {"6.1": r"linux-image-6\.1\.\d+-(\d+)-amd64", "6.12": r"linux-image-6\.12\.(\d+)\+deb12-amd64"}
+STOCK = {"6.1": r"linux-image-6\.1\.\d+-(\d+)-amd64",
+         "6.12": r"linux-image-6\.12\.(\d+)\+deb12-amd64"}
 LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
 
 
@@ -60,7 +61,8 @@ class Qemu:
             raise LabError(f"{self.command[0]} does not run: {error.strerror}") from error
         found = re.search(r"version (\d+[.\d]*)", done.stdout)
         if not found:
-            raise LabError(f"{self.command[0]} does not run: " + (done.stderr.strip() or "no version"))
+            why = done.stderr.strip() or "no version"
+            raise LabError(f"{self.command[0]} does not run: {why}")
         self.version = found.group(1)
         return self
 
@@ -69,7 +71,7 @@ class Qemu:
 
 
 def cache_folder():
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME", "/root"), ".cache")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(os.environ.get("MORSEL_CACHE") or os.path.join(home, "morsel")) / "lab"
 
 
@@ -109,7 +111,9 @@ class Lab:
         return folder
 
     def busybox(self):
-        return self.once("busybox", lambda folder: self.stable.unpack(folder, ["busybox-static"])) / "bin/busybox"
+        def fetch(folder):
+            self.stable.unpack(folder, ["busybox-static"])
+        return self.once("busybox", fetch) / "bin/busybox"
 
     def qemu(self, iommu="none"):
         which = "newest" if iommu == "amd" and not self.qemu_binary else "stable"
@@ -163,7 +167,8 @@ class Lab:
             import kernel
             return kernel.lab_kernel(self)
         if not Path(name).is_file():
-            raise LabError(f"there is no kernel '{name}': stock, {', '.join(STOCK)}, lab or the file of one")
+            raise LabError(f"there is no kernel '{name}': stock, {', '.join(STOCK)}, lab or "
+                           "the file of one")
         return Kernel(name, Path(name).resolve(), Path(modules) if modules else None)
 
 
@@ -188,11 +193,13 @@ def unpack_zstd(payload):
     try:
         zstd = ctypes.CDLL("libzstd.so.1")
     except OSError as error:
-        raise LabError("the kernel is packed with zstd, and there is no libzstd.so.1: install libzstd1") from error
+        raise LabError("the kernel is packed with zstd, and there is no libzstd.so.1: install "
+                       "libzstd1") from error
     size, = struct.unpack("<I", payload[-4:])
     content = ctypes.create_string_buffer(size)
     zstd.ZSTD_decompress.restype = ctypes.c_size_t
-    written = zstd.ZSTD_decompress(content, ctypes.c_size_t(size), payload, ctypes.c_size_t(len(payload) - 4))
+    written = zstd.ZSTD_decompress(content, ctypes.c_size_t(size), payload,
+                                   ctypes.c_size_t(len(payload) - 4))
     if written != size:
         raise LabError("the kernel's image cannot be unpacked: libzstd says no")
     return content.raw

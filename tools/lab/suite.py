@@ -1,8 +1,8 @@
 """The suite's programs that belong in the lab: which, on which machine, and what became of them.
 
 tests/lab/machines.tsv describes the machines, the third column of tests/environments.tsv names for
-every test the machines it runs on; how it is run (command, time-out, files) is asked of ctest, where
-it is registered. Each machine boots once for all of its tests.
+every test the machines it runs on; how it is run (command, time-out, files) is asked of ctest,
+where it is registered. Each machine boots once for all of its tests.
 """
 
 import json
@@ -30,7 +30,8 @@ def rows(path):
 
 def read_machines(path=TREE / "tests/lab/machines.tsv"):
     """{name: (kernel, account, words)} in the order of the table."""
-    return {row[0]: (row[1], row[2], shlex.split(row[3]) if len(row) > 3 else []) for row in rows(path)}
+    return {row[0]: (row[1], row[2], shlex.split(row[3]) if len(row) > 3 else [])
+            for row in rows(path)}
 
 
 def read_places(path=TREE / "tests/environments.tsv"):
@@ -45,7 +46,8 @@ def read_places(path=TREE / "tests/environments.tsv"):
 
 def registered(build):
     """{name: what ctest knows} of a build tree."""
-    done = subprocess.run(["ctest", "--test-dir", build, "--show-only=json-v1"], capture_output=True, text=True)
+    done = subprocess.run(["ctest", "--test-dir", build, "--show-only=json-v1"],
+                          capture_output=True, text=True)
     if done.returncode:
         raise LabError(f"{build} is no build tree with tests: {done.stderr.strip()[:200]}")
     return {test["name"]: test for test in json.loads(done.stdout)["tests"]}
@@ -60,15 +62,16 @@ def program_of(test, account):
     files = [command[0], *properties.get("REQUIRED_FILES", [])]
     files += [word for word in command[1:] if word.startswith("/") and os.path.exists(word)]
     text = " ".join(["env", *map(shlex.quote, settings), "MORSEL_LAB=1", shlex.join(command)])
-    return boot.Program(test["name"], text, tuple(files), int(properties.get("TIMEOUT", 300)), account)
+    seconds = int(properties.get("TIMEOUT", 300))
+    return boot.Program(test["name"], text, tuple(files), seconds, account)
 
 
 def run_machine(lab, name, description, tests, known, folder):
     """[(test, Result, may skip)] of one machine; whatever keeps it from booting fails them all."""
     kernel_name, account, words_of_it = description
     missing = sorted(test for test in tests if test not in known)
-    results = [(test, boot.Result(test, "failed", "listed for the lab, but no such test is registered"), False)
-               for test in missing]
+    gone = "listed for the lab, but no such test is registered"
+    results = [(test, boot.Result(test, "failed", gone), False) for test in missing]
     programs = [program_of(known[test], account) for test in tests if test in known]
     try:
         machine = machines.from_options(read("run", words_of_it))
@@ -89,7 +92,8 @@ def run(lab, build, full=False, only=None, chosen=None, folder=None):
     words.verbose = True
     descriptions, places = read_machines(), read_places()
     for name in set(places) - set(descriptions):
-        yield name, "table", boot.Result("table", "failed", f"tests/lab/machines.tsv has no machine '{name}'"), False
+        why = f"tests/lab/machines.tsv has no machine '{name}'"
+        yield name, "table", boot.Result("table", "failed", why), False
     known = registered(build)
     for name, description in descriptions.items():
         tests = {test: marks for test, marks in places.get(name, {}).items()
@@ -109,12 +113,12 @@ def main(lab, options):
         if name not in read_machines():
             raise LabError(f"tests/lab/machines.tsv has no machine '{name}'")
     counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for name, test, result, may_skip in run(lab, options.build, options.full, options.only, options.machine,
-                                            options.log):
+    found = run(lab, options.build, options.full, options.only, options.machine, options.log)
+    for name, test, result, may_skip in found:
         outcome = "failed" if result.outcome == "skipped" and not may_skip else result.outcome
         counts[outcome] += 1
-        print(f"{outcome:8} {result.seconds:6.1f} s  {name}/{test}" + (f": {result.why}" if result.why else ""),
-              flush=True)
+        why = f": {result.why}" if result.why else ""
+        print(f"{outcome:8} {result.seconds:6.1f} s  {name}/{test}{why}", flush=True)
         if outcome == "failed" and result.output:
             print("    " + "\n    ".join(result.output.splitlines()[-15:]), flush=True)
     print(", ".join(f"{count} {word}" for word, count in counts.items()))

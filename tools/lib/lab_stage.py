@@ -26,7 +26,8 @@ def begin():
     script = (f"python3 -B {LAB} fetch qemu newest 6.1 6.12 || exit; "
               "chrt --idle 0 true 2>/dev/null && idle='chrt --idle 0'; "
               f"exec $idle nice -n 19 python3 -B {LAB} kernel")
-    background = subprocess.Popen(["sh", "-c", script], stdout=log, stderr=log, start_new_session=True)
+    background = subprocess.Popen(["sh", "-c", script], stdout=log, stderr=log,
+                                  start_new_session=True)
     atexit.register(end, background)
     return background
 
@@ -44,7 +45,7 @@ def finish(background):
         code = background.wait(BUILD_PATIENCE)
     except subprocess.TimeoutExpired:
         return f"not built after {BUILD_PATIENCE} s; see {log}"
-    return None if code == 0 else "".join(log.read_text(errors="replace").splitlines(True)[-6:]).strip()
+    return "\n".join(log.read_text(errors="replace").splitlines()[-6:]) if code else None
 
 
 def run(tally, full):
