@@ -11,7 +11,7 @@
 
 #include "internal.h"
 
-#define CAPS (MORSEL_CAP_COHERENT | MORSEL_CAP_SCATTER | MORSEL_CAP_HOLES)
+#define CAPS (MORSEL_CAP_COHERENT | MORSEL_CAP_SCATTER | MORSEL_CAP_HOLES | MORSEL_CAP_PINS)
 
 static uint32_t view_caps(void *device)
 {

@@ -9,7 +9,8 @@
  * translation stays the same, and what they read next is zero. Touched again without an acquire or
  * a prefetch such a page takes memory that nobody has reserved; so the record is marked thin, and
  * whoever fills a range of a thin morsel reserves it anew. Parts of a page, or of a block that the
- * kernel cannot take away in part, are zeroed in place.
+ * kernel cannot take away in part, are zeroed in place; so is everything while a target pins memory
+ * of the morsel, for it would go on with the memory that was taken away.
  */
 #include <errno.h>
 #include <string.h>
@@ -21,6 +22,8 @@
 struct advise {
 	struct morsel *morsel;
 	uint64_t offset, end;
+	uint64_t hold; /* of the range, while memory behind it is taken or given */
+	bool in_place; /* somebody keeps the memory: it is zeroed, and stays */
 };
 
 static int huge_run(void *ctx, const struct mrs_run *run)
@@ -45,6 +48,8 @@ static int free_piece(void *ctx, uint64_t offset, void *memory, uint64_t bytes)
 
 	if (!memory)
 		return 0;
+	if (advise->in_place)
+		return mrs_content_zero(advise->morsel, offset, bytes);
 	inner = base + mrs_round_up((uint64_t)(first - base), block);
 	inner_end = base + mrs_round_down((uint64_t)(end - base), block);
 	if (inner >= inner_end) {
@@ -68,6 +73,7 @@ static int advise_free(struct advise *advise)
 				"the morsel is sealed: its content does not change any more");
 	if (mrs_morsel_coherence(morsel))
 		return mrs_evict_discard(morsel, advise->offset, advise->end);
+	advise->in_place = mrs_morsel_view_frees(morsel, advise->hold);
 	/* Before any memory goes: whoever fills from now on reserves. */
 	mrs_record_set(morsel->record, MRS_RECORD_THIN);
 	MRS_PROBE("advise.thin");
@@ -148,14 +154,13 @@ static int advise_range(struct advise *advise, int advice)
 /* The range must stay while memory behind it is taken or given; the others look for themselves. */
 static int advise_held(struct advise *advise, int advice)
 {
-	uint64_t hold;
 	int rc = mrs_morsel_view_publish(advise->morsel, mrs_pages_in(advise->end),
-					 advice == MORSEL_ADVICE_FREE, &hold);
+					 advice == MORSEL_ADVICE_FREE, &advise->hold);
 
 	if (rc)
 		return rc;
 	rc = advise_range(advise, advice);
-	mrs_morsel_view_withdraw(advise->morsel, hold);
+	mrs_morsel_view_withdraw(advise->morsel, advise->hold);
 	return rc;
 }
 

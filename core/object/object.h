@@ -64,6 +64,14 @@ int mrs_morsel_view_publish(struct morsel *morsel, uint64_t end_page, bool writa
  */
 int mrs_morsel_view_publish_told(struct morsel *morsel, uint64_t end_page, bool writable,
 				 uint64_t *handle);
+/*
+ * The view's target keeps the memory that it finds behind a page, whatever becomes of the file: from
+ * now on nobody gives memory of the morsel back beside it. Before it is mapped; waits for who does so
+ * just now, -EBUSY in words if that takes too long.
+ */
+int mrs_morsel_view_pins(struct morsel *morsel, uint64_t handle);
+/* The holder is about to give memory back. True if it must not, for a view that pins: zeroes, then. */
+bool mrs_morsel_view_frees(struct morsel *morsel, uint64_t handle);
 /* Has the morsel so many pages? Waits for who is about to change its size. -EBUSY in words. */
 int mrs_morsel_view_fits(struct morsel *morsel, uint64_t end_page);
 void mrs_morsel_view_withdraw(struct morsel *morsel, uint64_t handle);

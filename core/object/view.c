@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "object/internal.h"
 
@@ -22,18 +23,21 @@ struct mrs_hold {
 	uint64_t end_page;
 	bool writable;
 	bool told;
+	uint64_t marks; /* MRS_OPEN_PINS, MRS_OPEN_FREES */
 };
 
 /* Writes the entry anew from the holds. The handle's lock is held. */
 static void entry_update(struct morsel *morsel)
 {
-	uint64_t view = 0;
+	uint64_t view = 0, marks = 0;
 
 	for (const struct mrs_hold *hold = morsel->holds; hold; hold = hold->next) {
 		uint64_t end = mrs_max(mrs_open_end(view), hold->end_page);
 
+		marks |= hold->marks;
 		view = end | (view & (MRS_OPEN_WRITABLE | MRS_OPEN_HELD)) |
-		       (hold->writable ? MRS_OPEN_WRITABLE : 0) | (hold->told ? 0 : MRS_OPEN_HELD);
+		       (hold->writable ? MRS_OPEN_WRITABLE : 0) | (hold->told ? 0 : MRS_OPEN_HELD) |
+		       marks;
 	}
 	/* Release: after a withdraw, pairs with the scan's acquire: the unmapping came before. */
 	mrs_store_release(&morsel->open_entry->view, view);
@@ -139,6 +143,77 @@ int mrs_morsel_view_publish_told(struct morsel *morsel, uint64_t end_page, bool 
 int mrs_morsel_view_fits(struct morsel *morsel, uint64_t end_page)
 {
 	return fits_finally(morsel, end_page, false) == FIT ? 0 : too_short(end_page);
+}
+
+/* ---- who keeps memory, and who gives it back ---- */
+
+/*
+ * A view that pins marks itself, fences, and waits until nobody gives memory back; who gives memory
+ * back marks itself, fences, and looks for views that pin. Of two at once at least one sees the other.
+ */
+struct marks {
+	struct morsel_pool *pool;
+	mrs_cell cell;
+	uint64_t seen;
+};
+
+static void see_entry(void *ctx, struct mrs_open *entry)
+{
+	struct marks *marks = ctx;
+
+	if (mrs_load_acquire(&entry->record) == marks->cell)
+		marks->seen |= mrs_load_acquire(&entry->view);
+}
+
+static void see_slot(void *ctx, unsigned slot, struct mrs_slot *shared)
+{
+	struct marks *marks = ctx;
+
+	mrs_open_each(marks->pool, shared, see_entry, marks);
+}
+
+static uint64_t marks_of(struct morsel *morsel)
+{
+	struct marks marks = {.pool = morsel->pool, .cell = morsel->cell};
+
+	mrs_pool_each_slot(morsel->pool, see_slot, &marks);
+	return marks.seen;
+}
+
+static void mark(struct morsel *morsel, uint64_t handle, uint64_t bit)
+{
+	pthread_mutex_lock(&morsel->lock);
+	((struct mrs_hold *)(uintptr_t)handle)->marks |= bit;
+	entry_update(morsel);
+	pthread_mutex_unlock(&morsel->lock);
+	mrs_full_fence(); /* pairs with the other's */
+}
+
+#define FREES_TRIES 10000u /* of a millisecond */
+
+int mrs_morsel_view_pins(struct morsel *morsel, uint64_t handle)
+{
+	struct timespec pause = {.tv_nsec = 1000000};
+
+	mark(morsel, handle, MRS_OPEN_PINS);
+	MRS_PROBE("view.pins.marked");
+	for (unsigned i = 0; i < FREES_TRIES; i++) {
+		if (!(marks_of(morsel) & MRS_OPEN_FREES))
+			return 0;
+		nanosleep(&pause, NULL);
+		/* It may have died in the middle of it. */
+		if (i % 64 == 63)
+			mrs_pool_relieve(morsel->pool);
+	}
+	return mrs_fail(-EBUSY, "memory of the morsel is being given back, for more than 10 s: try "
+				"again");
+}
+
+bool mrs_morsel_view_frees(struct morsel *morsel, uint64_t handle)
+{
+	mark(morsel, handle, MRS_OPEN_FREES);
+	MRS_PROBE("view.frees.marked");
+	return marks_of(morsel) & MRS_OPEN_PINS;
 }
 
 void mrs_morsel_view_withdraw(struct morsel *morsel, uint64_t handle)

@@ -224,7 +224,8 @@ _Static_assert(sizeof(struct mrs_intent) == 128, "frozen");
 /*
  * One open handle of a process: the record's handle, 0 free, and how far the views of this handle
  * reach: bits 0-39 end page of the furthest (0 no view), bit 63 one of them is writable, bit 62 one of
- * them is no view but work under way, which cannot be told that the morsel ends before.
+ * them is no view but work under way, which cannot be told that the morsel ends before, bit 61 one of
+ * them keeps the memory that was there when it was mapped, bit 60 one of them gives memory back.
  */
 struct mrs_open {
 	uint64_t record;
@@ -232,6 +233,8 @@ struct mrs_open {
 };
 #define MRS_OPEN_WRITABLE (1ull << 63)
 #define MRS_OPEN_HELD	  (1ull << 62)
+#define MRS_OPEN_PINS	  (1ull << 61)
+#define MRS_OPEN_FREES	  (1ull << 60)
 #define MRS_OPEN_END_MASK ((1ull << 40) - 1)
 static inline uint64_t mrs_open_end(uint64_t view)
 {

@@ -505,7 +505,10 @@ int mrs_view_make(struct morsel *morsel, struct morsel_backend *backend, void *d
 	if (rc)
 		goto free_view;
 	MRS_PROBE("view.create.published");
-	rc = birth(view);
+	if (view->caps & MORSEL_CAP_PINS)
+		rc = mrs_morsel_view_pins(morsel, view->published);
+	if (!rc)
+		rc = birth(view);
 	if (rc)
 		goto withdraw;
 	mrs_fetch_add32(&morsel->views, 1);

@@ -44,6 +44,10 @@ extern const struct contract_target contract_cl_copy;
 const char *contract_cl_missing(const struct contract_target *target);
 const char *contract_iommu_missing(const struct contract_target *target);
 
+extern const struct contract_target contract_rdma_pinned;
+/* Why it cannot be tested here; NULL: it can. */
+const char *contract_rdma_missing(void);
+
 /* The one under test, and what capabilities.tsv lists for it. */
 extern const struct contract_target *contract_target;
 extern uint32_t contract_caps;

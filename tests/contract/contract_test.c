@@ -35,6 +35,9 @@ static const struct contract_target *const targets[] = {
 	&contract_iommu_type1,
 	&contract_iommu_iommufd,
 #endif
+#ifdef CONTRACT_RDMA
+	&contract_rdma_pinned,
+#endif
 #ifdef CONTRACT_CL
 	&contract_cl_system,
 	&contract_cl_host_pointer,
@@ -52,8 +55,8 @@ static uint32_t cap_of(const char *name)
 		uint32_t cap;
 	} caps[] = {
 #define CAP(name) {#name, MORSEL_CAP_##name}
-		CAP(ADDRESS), CAP(FREE_USE),  CAP(COHERENT), CAP(SCATTER),
-		CAP(HOLES),   CAP(FAULTABLE), CAP(DIRTY),    CAP(EXPORT),
+		CAP(ADDRESS),	CAP(FREE_USE), CAP(COHERENT), CAP(SCATTER), CAP(HOLES),
+		CAP(FAULTABLE), CAP(DIRTY),    CAP(EXPORT),   CAP(PINS),
 	};
 
 	for (size_t i = 0; i < mrs_array_length(caps); i++)
@@ -273,6 +276,12 @@ int main(int argc, char **argv)
 #ifdef CONTRACT_IOMMU_LAB
 	if (contract_iommu_missing(contract_target)) {
 		fprintf(stderr, "skipped: %s\n", contract_iommu_missing(contract_target));
+		return 77;
+	}
+#endif
+#ifdef CONTRACT_RDMA
+	if (contract_target == &contract_rdma_pinned && contract_rdma_missing()) {
+		fprintf(stderr, "skipped: %s\n", contract_rdma_missing());
 		return 77;
 	}
 #endif

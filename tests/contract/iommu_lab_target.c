@@ -7,7 +7,7 @@
  * controller does not say so. So -EFAULT is answered from the list of the view's entries, and that
  * the device got nowhere shows in the content, which the suite compares.
  *
- * A child of fork cannot have the device that its parent has: it uses its CPU.
+ * A child of fork cannot have the device that its parent has: it uses a target of software.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -228,7 +228,7 @@ const struct contract_target contract_iommu_type1 = {
 	.open = open_view,
 	.peek = lab_peek,
 	.poke = lab_poke,
-	.in_child = &contract_cpu_stitched,
+	.in_child = &contract_software,
 };
 
 const struct contract_target contract_iommu_iommufd = {
@@ -238,5 +238,5 @@ const struct contract_target contract_iommu_iommufd = {
 	.open = open_view,
 	.peek = lab_peek,
 	.poke = lab_poke,
-	.in_child = &contract_cpu_stitched,
+	.in_child = &contract_software,
 };

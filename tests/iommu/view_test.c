@@ -402,6 +402,39 @@ static void where(void **state)
 	must(morsel_close(morsel));
 }
 
+/* ---- memory that is given back ---- */
+
+static uint64_t resident(struct morsel_pool *pool)
+{
+	struct morsel_pool_stat stat = {.size = sizeof(stat)};
+
+	must(morsel_pool_stat(pool, &stat));
+	return stat.bytes_resident;
+}
+
+/* While a device has pages pinned their content is given up where they are: it would keep the old.
+ */
+static void freed_in_place(void **state)
+{
+	struct room *room = *state;
+	struct morsel *morsel = support_morsel(room->pool, "m", 4 * MIB, 0, MORSEL_PAGES_4K);
+	struct morsel_view *view = view_of(room, morsel, 0);
+	uint64_t before = resident(room->pool), word = 1;
+
+	support_number(morsel, room->pool, 3);
+	must(morsel_advise(morsel, 0, 4 * MIB, MORSEL_ADVICE_FREE));
+	assert_int_equal(resident(room->pool), before);
+	for (unsigned page = 0; page < 1024; page++) {
+		assert_int_equal(fake_dma(morsel_iommu_iova(view) + page * PAGE, &word, NULL, 8),
+				 0);
+		assert_int_equal(word, 0);
+	}
+	morsel_view_destroy(view);
+	must(morsel_advise(morsel, 0, 4 * MIB, MORSEL_ADVICE_FREE));
+	assert_true(resident(room->pool) <= before - 4 * MIB);
+	must(morsel_close(morsel));
+}
+
 /* ---- dirty tracking ---- */
 
 static int mark_dirty(void *ctx, uint64_t offset, uint64_t bytes)
@@ -780,6 +813,7 @@ int main(void)
 		TEST(takes_back, few_entries),
 		TEST(too_many_entries, few_entries),
 		TEST(memlock, by_address),
+		TEST(freed_in_place, type1),
 		TEST(where, type1),
 		TEST(where, with_dirty),
 		TEST(dirty, with_dirty),

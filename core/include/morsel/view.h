@@ -54,6 +54,9 @@ enum morsel_caps {
 	MORSEL_CAP_FAULTABLE = 1 << 5, /* group faulting */
 	MORSEL_CAP_DIRTY = 1 << 6,     /* group dirty tracking */
 	MORSEL_CAP_EXPORT = 1 << 7,    /* group export */
+	/* Keeps the memory that was behind a frame when it was mapped (a device that the kernel pinned
+	 * it for): nobody takes that memory away without an invalidate() before. */
+	MORSEL_CAP_PINS = 1 << 8,
 };
 
 /*
