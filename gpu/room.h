@@ -105,6 +105,13 @@ struct gpu_page {
 	uint64_t mark;	       /* of what the device has: checksum, or version plus 1; 0: unknown */
 };
 
+/* scatter.c */
+struct gpu_scatter {
+	cl_kernel kernel;
+	cl_mem pages, places;
+	bool failed;
+};
+
 struct gpu_view {
 	uint32_t refs; /* atomic: the maker, the core's view, the completer */
 	uint32_t tier;
@@ -146,6 +153,7 @@ struct gpu_view {
 	/* copy.c */
 	struct gpu_page *pages;
 	struct gpu_flight *flights; /* transfers that had not ended when it was last looked */
+	struct gpu_scatter scatter;
 	cl_mem *segments;
 	uint64_t segment_bytes;
 	char *svm;
@@ -168,6 +176,12 @@ static inline bool gpu_is_copying(const struct gpu_view *view)
 static inline uint64_t gpu_pages(const struct gpu_view *view)
 {
 	return (view->bytes + PAGE_BYTES - 1) / PAGE_BYTES;
+}
+
+/* Is what has changed found by reading it? */
+static inline bool gpu_by_checksum(const struct gpu_view *view)
+{
+	return !view->constant && !view->word;
 }
 
 /* First and end page that a range touches. */
@@ -195,12 +209,17 @@ void mrs_cl_shared_release(struct gpu_view *view, struct gpu_grant *grant);
 int mrs_cl_copy_map(struct morsel_target *target, const struct morsel_run *runs, size_t n);
 int mrs_cl_copy_invalidate(struct morsel_target *target, uint64_t offset, uint64_t bytes);
 void mrs_cl_copy_destroy(struct gpu_view *view);
-int mrs_cl_to_target(struct morsel_target *target, uint64_t offset, uint64_t bytes);
 int mrs_cl_from_target(struct morsel_target *target, uint64_t offset, uint64_t bytes);
 int mrs_cl_copy_native(struct gpu_view *view, struct gpu_grant *grant);
 void mrs_cl_copy_release(struct gpu_view *view, struct gpu_grant *grant);
 /* Where the device has a byte, and how many bytes follow it there in one piece. */
 cl_mem mrs_cl_segment(const struct gpu_view *view, uint64_t offset, uint64_t *inside);
+
+/* ---- bring.c ---- */
+
+int mrs_cl_to_target(struct morsel_target *target, uint64_t offset, uint64_t bytes);
+/* When the queues are idle. */
+void mrs_cl_forget_flights(struct gpu_view *view);
 
 /* ---- staging.c ---- */
 
@@ -223,6 +242,18 @@ int mrs_cl_pool_write(struct morsel_target *target, uint64_t offset, const void 
 		      uint64_t bytes);
 /* Never 0. */
 uint64_t mrs_cl_checksum(const void *page);
+
+/* ---- scatter.c ---- */
+
+/* Whether this driver can; made at the first question. */
+bool mrs_cl_scatter_can(struct gpu_view *view);
+/*
+ * Pages one behind the other go to places[i] (pages of the segment; NULL: of the view, in shared
+ * virtual memory), on the view's queue. Both arrays are read until the queue has come so far.
+ */
+int mrs_cl_scatter(struct gpu_view *view, cl_mem segment, const void *pages, const cl_uint *places,
+		   unsigned count);
+void mrs_cl_scatter_free(struct gpu_scatter *scatter);
 
 /* ---- versions.c ---- */
 

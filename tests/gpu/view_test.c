@@ -375,6 +375,54 @@ static void test_versions(void **state)
 	}
 }
 
+/* What the device has of the whole view is what the morsel has. */
+static void check_all(struct bench *b, struct morsel_view *view)
+{
+	struct morsel_grant grant = acquire(view, 0, BYTES, MORSEL_READ);
+	struct morsel_cl_native native;
+	uint32_t *seen = malloc(BYTES);
+
+	assert_int_equal(morsel_cl_native(&grant, &native), 0);
+	if (native.mem)
+		clEnqueueReadBuffer(b->cl.queue, native.mem, CL_TRUE, 0, BYTES, seen, 0, NULL,
+				    NULL);
+	else
+		clEnqueueSVMMemcpy(b->cl.queue, CL_TRUE, seen, native.pointer, BYTES, 0, NULL,
+				   NULL);
+	assert_memory_equal(seen, b->words, BYTES);
+	assert_int_equal(morsel_cl_release(&grant, NULL), 0);
+	free(seen);
+}
+
+/* Many pages that lie apart go in two transfers, however they were found. */
+static void test_scattered(void **state)
+{
+	struct bench *b = *state;
+
+	for_each_tier(tier, 2)
+	{
+		for (uint32_t writers = 0; writers < 2; writers++) {
+			struct morsel_view *view = open_view(b, b->morsel, tier, writers);
+			struct morsel_cl_stat before;
+			uint64_t count = 0;
+
+			touch(view, 0, BYTES);
+			before = stat_of(view);
+			for (uint32_t page = 3; page < PAGES; page += 7, count++) {
+				b->words[page * 1024 + page]++;
+				assert_int_equal(morsel_cl_wrote(view, page * PAGE, PAGE), 0);
+			}
+			touch(view, 0, BYTES);
+			assert_int_equal(stat_of(view).transfers - before.transfers, 2);
+			assert_int_equal(stat_of(view).bytes_to_device - before.bytes_to_device,
+					 count * (PAGE + 4));
+			check_all(b, view);
+			reset(b);
+			morsel_view_destroy(view);
+		}
+	}
+}
+
 /* Sealed: transferred once, never read again; device memory is not needed for what is told. */
 static void test_sealed(void **state)
 {
@@ -783,14 +831,23 @@ int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(test_devices),	  TEST(test_kernels),
-		TEST(test_same_memory),	  TEST(test_only_changes),
-		TEST(test_versions),	  TEST(test_sealed),
-		TEST(test_release_waits), TEST(test_acquire_waits),
-		TEST(test_chain),	  TEST(test_neighbours_in_a_page),
-		TEST(test_failed_event),  TEST(test_failed_wait),
-		TEST(test_failed_calls),  TEST(test_destroy_with_grants),
-		TEST(test_refusals),	  TEST(test_tensors),
+		TEST(test_devices),
+		TEST(test_kernels),
+		TEST(test_same_memory),
+		TEST(test_only_changes),
+		TEST(test_versions),
+		TEST(test_scattered),
+		TEST(test_sealed),
+		TEST(test_release_waits),
+		TEST(test_acquire_waits),
+		TEST(test_chain),
+		TEST(test_neighbours_in_a_page),
+		TEST(test_failed_event),
+		TEST(test_failed_wait),
+		TEST(test_failed_calls),
+		TEST(test_destroy_with_grants),
+		TEST(test_refusals),
+		TEST(test_tensors),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
