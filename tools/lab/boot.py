@@ -46,6 +46,20 @@ class Result:
     output: str = ""
 
 
+class Growing:
+    """A file that somebody else appends to."""
+
+    def __init__(self, path):
+        self.path, self.data = path, bytearray()
+
+    def read(self):
+        if self.path.exists():
+            with open(self.path, "rb") as file:
+                file.seek(len(self.data))
+                self.data += file.read()
+        return self.data
+
+
 class Guest:
     """One QEMU process and what it has said so far."""
 
@@ -54,6 +68,8 @@ class Guest:
         self.folder, self.accelerator = Path(folder), accelerator
         self.key = secrets.token_hex(8)
         self.process = None
+        self.results, self.console = (Growing(self.folder / f"{name}.log")
+                                      for name in ("results", "console"))
 
     def prepare(self, programs, mode="run", keep_debug=False):
         """Makes the initramfs."""
@@ -110,14 +126,6 @@ class Guest:
                 stdout=None if shell else log, stderr=log, start_new_session=not shell,
                 env=self.lab.qemu(self.machine.iommu).environment())
 
-    def said(self):
-        path = self.folder / "results.log"
-        return path.read_bytes() if path.exists() else b""
-
-    def console(self):
-        path = self.folder / "console.log"
-        return path.read_bytes() if path.exists() else b""
-
     def gone(self):
         return self.process.poll() is not None
 
@@ -152,7 +160,7 @@ class Reader:
 
     def read(self):
         """Takes all complete marks; the text between BEGIN and END is the program's output."""
-        said = self.guest.said()
+        said = self.guest.results.read()
         key = self.guest.key.encode()
         while True:
             at = said.find(key, self.taken)
@@ -207,7 +215,7 @@ class Reader:
 
     def why_over(self):
         """The reason why this guest will not say any more, or None."""
-        panic = PANIC.search(self.guest.console())
+        panic = PANIC.search(self.guest.console.read())
         if panic:
             return panic.group().decode(errors="replace")
         if self.cut:
@@ -224,7 +232,7 @@ class Reader:
         details = f"{why}\n{self.guest.last_words()}"
         output = ""
         if self.running:
-            output = self.guest.said()[self.running[2]:].decode(errors="replace")
+            output = self.guest.results.read()[self.running[2]:].decode(errors="replace")
         for program in self.programs[len(self.results):]:
             self.results.append(Result(program.name, "failed", details, output=output))
             details, output = f"not run: {why}", ""
@@ -276,7 +284,7 @@ def follow(readers, powercut=None):
                     other.guest.kill()
                     other.give_up(why)
                 return reader.ready
-        time.sleep(0.02)
+        time.sleep(0.05)
     for reader in readers:
         missing = len(reader.results) < len(reader.programs)
         if missing:
@@ -292,7 +300,7 @@ def stop(readers):
     until = time.monotonic() + 3
     for reader in readers:
         while not reader.guest.gone() and time.monotonic() < until:
-            time.sleep(0.02)
+            time.sleep(0.05)
         reader.guest.kill()
 
 

@@ -7,8 +7,8 @@ A stage is one way to build and run the suite:
   tsan     ThreadSanitizer; the stress and unit tests of the concurrent rooms
   user     the dev stage again as an ordinary user, from a copy that this user built
   fuzz     each fuzz target for a while, from its corpus
-  lab      machines of tests/lab/machines.tsv are booted, emulated, with the tests that belong there
   mutants  each seeded fault must be found by the test that its patch names
+  lab      machines of tests/lab/machines.tsv are booted, emulated, with the tests that belong there
 
 tests/environments.tsv says which tests may be skipped in which environment: a test that is skipped
 without standing there, a test that has vanished and a test that nobody listed count as failures.
@@ -31,7 +31,7 @@ import lab_stage  # noqa: E402
 import mutants as mutants_stage  # noqa: E402
 
 TREE = Path(__file__).resolve().parents[2]
-STAGES = ["dev", "asan", "tsan", "user", "fuzz", "lab", "mutants"]
+STAGES = ["dev", "asan", "tsan", "user", "fuzz", "mutants", "lab"]
 JOBS = str(os.cpu_count() or 2)
 LAB_TESTS = "labhost"  # tests that boot a machine; those of label lab run inside of one
 
