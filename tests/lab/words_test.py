@@ -7,6 +7,7 @@ import unittest
 
 import support
 import initramfs
+import packages
 import suite
 from machine import Machine
 from words import LabError
@@ -84,6 +85,17 @@ class Words(support.LabTest):
                         {"cxl": "odd"}):
             with self.assertRaises(LabError):
                 Machine(**options).check(support.store.Kernel("6.12", None))
+
+
+class Mirrors(support.LabTest):
+    def test_debian_is_told_from_others(self):
+        targets = [("nodistro", "main", "u:other/"), ("bookworm", "main", "u:third/"),
+                   ("bookworm", "main", "u:debian/"), ("bookworm", "contrib", "u:debian/"),
+                   ("bookworm-updates", "main", "u:debian/"), ("bookworm-security", "main", "u:sec/")]
+        self.assertEqual(packages.choose_mirrors(targets, "bookworm"), ("u:debian/", "u:sec/"))
+        self.assertEqual(packages.choose_mirrors(targets[:2], "bookworm"), ("u:third/", None))
+        with self.assertRaisesRegex(LabError, "name no mirror"):
+            packages.choose_mirrors(targets[:1], "bookworm")
 
 
 class Table(support.LabTest):

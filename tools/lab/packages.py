@@ -25,21 +25,35 @@ def mirrors():
         raise LabError("apt-get is not here: the lab takes kernels and QEMU from Debian's "
                        "packages; use --qemu-binary and --kernel FILE, or a Debian system")
     listing = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)",
-         "Created-By: Packages"], capture_output=True, text=True)
-    main, security = None, None
-    for line in listing.stdout.splitlines():
-        release, component, uri = line.split(" ", 2)
-        if component != "main":
-            continue
-        if "-security" in release or "/updates" in release:
-            security = security or uri
-        elif re.fullmatch(r"[a-z]+", release) and not uri.startswith("cdrom:"):
-            main = main or uri
+        ["apt-get", "--no-release-info", "indextargets", "--format",
+         "$(RELEASE) $(COMPONENT) $(REPO_URI)", "Created-By: Packages"],
+        capture_output=True, text=True)
+    return choose_mirrors([line.split(" ", 2) for line in listing.stdout.splitlines()], codename())
+
+
+def codename():
+    release = Path("/etc/os-release").read_text()
+    found = re.search(r"^VERSION_CODENAME=(\w+)", release, re.M)
+    return found.group(1) if found else STABLE[0]
+
+
+def choose_mirrors(targets, suite):
+    """
+    Of what the sources have, [(release, component, URI)]: others than Debian have a component main
+    and a release of this name, too, but not its updates.
+    """
+    places = {}
+    for release, component, uri in targets:
+        if component == "main" and not uri.startswith("cdrom:"):
+            places.setdefault(release, []).append(uri)
+    ours = places.get(suite, []) + places.get("stable", []) + places.get("oldstable", [])
+    updates = [uri for name in places if name.endswith("-updates") for uri in places[name]]
+    security = [uri for name in places if name.endswith("-security") for uri in places[name]]
+    main = [uri for uri in ours if uri in updates] or [uri for uri in ours if "/debian" in uri] or ours
     if not main:
-        raise LabError("the system's sources name no mirror of Debian (component main): "
+        raise LabError(f"the system's sources name no mirror of Debian's {suite}, component main: "
                        "see sources.list(5)")
-    return main, security
+    return main[0], security[0] if security else None
 
 
 class State:
