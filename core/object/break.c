@@ -172,17 +172,6 @@ static int copy_entries(struct copy *copy)
 	return rc;
 }
 
-/* The links of a table are given up, each of which was one of several. */
-static void drop_links(struct mrs_txn *txn, uint64_t *entries)
-{
-	for (unsigned i = 0; i < ENTRIES; i++) {
-		uint64_t entry = mrs_load_acquire(&entries[i]);
-
-		if (mrs_entry_state(entry) != MRS_ENTRY_EMPTY)
-			mrs_share_drop(txn, mrs_entry_frame(entry));
-	}
-}
-
 /*
  * The old table turned out to be linked nowhere else. From here on this is no retarget any more, so
  * that it may wait for those that are: none of them waits for it.
@@ -291,12 +280,10 @@ static int own_table(struct morsel *morsel, struct mrs_txn *txn, uint64_t *place
 		rc = replace_table(&copy);
 	if (copy.linked)
 		return rc;
-	if (copy.to) {
-		drop_links(txn, copy.to);
-		memset(copy.to, 0, MRS_PAGE_BYTES);
-	}
+	/* As a table that was linked last: other owners of what it names may have gone meanwhile. */
+	mrs_share_owe(txn, 0, copy.frame, true);
 	unnote_copy(txn);
-	mrs_place_unget(txn, 0, copy.frame, true);
+	mrs_share_bury(txn);
 	mrs_txn_settle(txn);
 	return rc;
 }

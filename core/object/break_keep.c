@@ -12,6 +12,11 @@
  * mapping; 3 when nobody else links the frame it is the writer's, where it is, and his views never
  * noticed.
  *
+ * A grant holds its page to the frame, for what the kernel does on it by reference (vmsplice, a
+ * registered buffer) does not follow: the relatives of who has one give way, and none that has one
+ * does. Two relatives that have grants of one shared page cannot both be served: the writer's page
+ * goes to another frame then, and what the kernel still has of it may be written by the other one.
+ *
  * Where a relative's views must keep the frame, the writer's follow after all, acknowledged before
  * his leaf is unlocked: for that instant what is written through one of them is not in the others
  * yet. Where both must, the relative is in the way: -EBUSY. So is, until it is continued or killed,
@@ -69,6 +74,16 @@ static void find_viewers(struct morsel *morsel, uint64_t page, uint64_t pages,
 			  look_at_view, viewers);
 }
 
+/* Those of other processes are through views of theirs, which are others anyway. */
+static bool has_own_grant(struct morsel *morsel, const struct mrs_leaf *leaf)
+{
+	struct morsel_pool *pool = morsel->pool;
+
+	return mrs_load_acquire(&mrs_pool_slot(pool, mrs_pool_own_slot(pool))->pins) &&
+	       mrs_registry_granted(pool, morsel->cell, leaf->page,
+				    leaf->page + (1ull << MRS_HUGE_ORDER * leaf->level));
+}
+
 /*
  * After the intent's fence (mrs_share_begin): a view that is listed later waits for the intent, and
  * then finds that pages have moved. What was found holds while state.registry stands still.
@@ -78,6 +93,8 @@ bool mrs_share_must_keep(struct morsel *morsel, const struct mrs_leaf *leaf)
 	uint64_t now = mrs_load_acquire(&mrs_pool_state(morsel->pool)->registry) + 1;
 	struct viewers viewers;
 
+	if (has_own_grant(morsel, leaf))
+		return true;
 	if (mrs_load_relaxed(&morsel->alone_at) == now)
 		return false;
 	find_viewers(morsel, 0, UINT64_MAX, &viewers);
@@ -242,7 +259,8 @@ static int move_viewed(struct keep *keep, struct morsel *relative, const struct 
 		return mrs_fail(
 			-EBUSY,
 			"page %llu is shared by morsels that both have views which cannot be "
-			"moved (pooled, a device's, or made before the first clone): destroy one",
+			"moved (pooled, a device's, granted, or made before the first clone): "
+			"destroy or release one",
 			(unsigned long long)keep->leaf.page);
 	mrs_store_release(&keep->txn->intent->cell[1], relative->cell);
 	rc = mrs_share_own_way(relative, keep->txn, keep->leaf.page, &leaf);
@@ -274,7 +292,9 @@ static int move_link(struct keep *keep, uint64_t *place, uint64_t entry)
 	rc = keep->linked ? mrs_share_add(txn, keep->common) : 0;
 	if (rc)
 		return rc;
+	mrs_share_owe(txn, MRS_HUGE_ORDER * keep->leaf.level, keep->frame, false);
 	if (mrs_entry_lock(entry) || !mrs_cas(place, &entry, to)) {
+		mrs_share_owe_nothing(txn);
 		if (keep->linked)
 			mrs_share_drop(txn, keep->common);
 		return -EAGAIN;
@@ -283,8 +303,12 @@ static int move_link(struct keep *keep, uint64_t *place, uint64_t entry)
 	if (!keep->linked)
 		mrs_txn_settle(txn);
 	keep->linked = true;
-	mrs_share_drop(txn, keep->frame);
 	keep->moved++;
+	/* The writer has it, unless another of his writes has moved the page meanwhile. */
+	if (mrs_share_drop(txn, keep->frame))
+		mrs_share_bury(txn);
+	else
+		mrs_share_owe_nothing(txn);
 	return 0;
 }
 
@@ -316,6 +340,9 @@ static int give_way(void *ctx, struct morsel *relative)
 		if (!names_frame(keep, entry))
 			return 0;
 		find_viewers(relative, keep->leaf.page, pages_of(keep), &viewers);
+		viewers.fixed |= mrs_registry_granted(relative->pool, relative->cell,
+						      keep->leaf.page,
+						      keep->leaf.page + pages_of(keep));
 		return viewers.views || viewers.fixed ? move_viewed(keep, relative, &viewers) : 0;
 	}
 	rc = names_frame(keep, entry) ? move_link(keep, place, entry) : 0;

@@ -12,6 +12,7 @@
 
 #include "base/probe.h"
 #include "base/trace.h"
+#include "object/share.h"
 #include "view/internal.h"
 
 /* ---- slots ---- */
@@ -223,6 +224,9 @@ static int grant_once(struct want *want, struct morsel_grant *grant)
 
 	if (base + want->end <= mrs_morsel_pages(view->morsel))
 		rc = mrs_morsel_fill(view->morsel, base + want->first, want->end - want->first);
+	/* Before it is pinned: a page that is pinned stays where it is, and the relatives move. */
+	if (!rc && want->write && view->watched)
+		rc = mrs_share_break(view->morsel, base + want->first, want->end - want->first);
 	if (!rc)
 		rc = mrs_view_pin(view, want->first, want->end, &want->pin);
 	if (rc)

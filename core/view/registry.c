@@ -698,11 +698,14 @@ struct pinned {
 	struct mrs_seen_view *by;
 	struct mrs_pin *pin;
 	uint64_t writer_of; /* only pins by views of this record that may write; 0: all */
+	uint64_t granted;   /* only grants through views of this record; 0: all pins */
 	bool found;
 };
 
 static bool is_wanted(const struct pinned *pinned, const struct mrs_seen_view *seen)
 {
+	if (pinned->granted)
+		return seen->record == pinned->granted;
 	return !pinned->writer_of ||
 	       (seen->record == pinned->writer_of && seen->flags & MRS_VIEW_WRITABLE);
 }
@@ -714,7 +717,10 @@ static bool view_pins(struct pinned *pinned, const struct mrs_cell_view *view)
 	struct mrs_cell_pin *more = pins_at(pool, mrs_load_acquire(&view->pin_more));
 	uint64_t bound = mrs_load_relaxed(&mrs_pool_state(pool)->cells_high);
 
-	if (pin_among(view->pin, mrs_array_length(view->pin), first, end, pinned->pin))
+	unsigned told = !!pinned->granted; /* the first is for service threads */
+
+	if (pin_among(view->pin + told, mrs_array_length(view->pin) - told, first, end,
+		      pinned->pin))
 		return true;
 	for (; more && bound--; more = pins_at(pool, mrs_load_acquire(&more->more)))
 		if (pin_among(more->pin, mrs_array_length(more->pin), first, end, pinned->pin))
@@ -757,6 +763,24 @@ bool mrs_registry_pinned(struct morsel_pool *pool, uint64_t family, uint64_t fir
 		.each = {.pool = pool, .family = family, .first = first, .end = end},
 		.by = by,
 		.pin = pin,
+	};
+
+	mrs_pool_each_slot(pool, pinned_in_slot, &pinned);
+	return pinned.found;
+}
+
+bool mrs_registry_granted(struct morsel_pool *pool, uint64_t record, uint64_t first, uint64_t end)
+{
+	struct mrs_seen_view by;
+	struct mrs_pin pin;
+	struct pinned pinned = {
+		.each = {.pool = pool,
+			 .family = mrs_registry_family(pool, record),
+			 .first = first,
+			 .end = end},
+		.by = &by,
+		.pin = &pin,
+		.granted = record,
 	};
 
 	mrs_pool_each_slot(pool, pinned_in_slot, &pinned);

@@ -99,6 +99,8 @@ bool mrs_registry_pinned(struct morsel_pool *pool, uint64_t family, uint64_t fir
 			 struct mrs_seen_view *by, struct mrs_pin *pin);
 /* The first pin of any page by a view of the record that may write: true, and whose. */
 bool mrs_registry_write_pinned(struct morsel_pool *pool, uint64_t record, struct mrs_seen_view *by);
+/* Is a page of [first, end) granted through a view of the record? Pins of service threads are none. */
+bool mrs_registry_granted(struct morsel_pool *pool, uint64_t record, uint64_t first, uint64_t end);
 /* This process's own views of a record (0: all), under the registry's lock; for the service thread. */
 int mrs_registry_each_own(struct morsel_pool *pool, uint64_t record,
 			  int (*fn)(void *ctx, const struct mrs_register *view), void *ctx);

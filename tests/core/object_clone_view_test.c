@@ -5,9 +5,11 @@
 #include "core/object_support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -257,6 +259,69 @@ static void test_processes(void **state)
 	}
 }
 
+/* ---- what the kernel holds by reference under a grant ---- */
+
+static void into_pipe(struct morsel_view *view, uint64_t page, struct morsel_grant *grant,
+		      int end[2])
+{
+	struct iovec piece = {.iov_base = (char *)morsel_addr(view) + page * PAGE, .iov_len = PAGE};
+
+	assert_ok(morsel_acquire(view, page * PAGE, PAGE, MORSEL_READ, grant));
+	assert_int_equal(pipe(end), 0);
+	assert_int_equal(vmsplice(end[1], &piece, 1, 0), PAGE);
+}
+
+static uint64_t out_of_pipe(uint64_t page, int end[2])
+{
+	uint64_t words[PAGE / 8];
+
+	assert_int_equal(read(end[0], words, PAGE), PAGE);
+	close(end[0]);
+	close(end[1]);
+	return words[page % 500];
+}
+
+/* Of the clone's page 3 while the source, which has two views, writes it; of page 4 also the clone. */
+static void test_granted(void **state)
+{
+	struct morsel_pool *pool = open_pool(64 * MIB, MORSEL_FAULTS_THREAD);
+	struct morsel *source = object_create(pool, "m", 8 * PAGE, MORSEL_EVICTABLE,
+					      MORSEL_PAGES_4K);
+	struct morsel_map_opts opts = {.size = sizeof(opts),
+				       .kind = MORSEL_VIEW_STITCHED,
+				       .access = MORSEL_READ | MORSEL_WRITE};
+	struct morsel_view *view, *second, *own;
+	struct morsel_grant grant[2];
+	struct morsel *clone;
+	int end[2][2];
+
+	/* One that can follow, as the second does. */
+	assert_ok(morsel_map(source, &opts, &view));
+	put_all(view, 8, 1000);
+	assert_ok(morsel_clone(source, "c", &clone));
+	second = map(source, MORSEL_READ | MORSEL_WRITE);
+	own = map(clone, MORSEL_READ | MORSEL_WRITE);
+	into_pipe(own, 3, &grant[0], end[0]);
+	into_pipe(own, 4, &grant[1], end[1]);
+	*word_of(own, 4) = 8;
+	*word_of(view, 3) = 7;
+	*word_of(view, 4) = 7;
+	assert_int_equal(*word_of(second, 3), 7);
+	assert_int_equal(*word_of(own, 3), 1003);
+	assert_int_equal(*word_of(own, 4), 8);
+	assert_int_equal(out_of_pipe(3, end[0]), 1003);
+	assert_int_equal(out_of_pipe(4, end[1]), 8);
+	morsel_release(&grant[0]);
+	morsel_release(&grant[1]);
+	object_check(pool);
+	morsel_view_destroy(view);
+	morsel_view_destroy(second);
+	morsel_view_destroy(own);
+	morsel_close(source);
+	morsel_close(clone);
+	object_pool_end(pool);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -264,6 +329,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_sigbus),
 		cmocka_unit_test(test_processes),
+		cmocka_unit_test(test_granted),
 	};
 
 	if (argc > 3 && !strcmp(argv[1], "--child"))
