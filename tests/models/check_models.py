@@ -45,6 +45,18 @@ CONFIGURATIONS = {
         ("two pagers", "-DPAGERS=2 -DREADS -DNO_MAPPER", ""),
         ("one of two pagers dies", "-DPAGERS=2 -DREADS -DNO_MAPPER -DDEATH=0", ""),
     ],
+    "clone": [
+        ("both are written", "", ""),
+        ("cloned once more", "-DAGAIN", ""),
+        ("late view", "-DLATE -DNO_A", ""),
+        ("two writers of the source", "-DTWO -DNO_B", ""),
+        ("cloner dies", "-DDEATH=0", ""),
+        ("writer of the source dies", "-DDEATH=1", ""),
+        ("writer of the clone dies", "-DDEATH=2", ""),
+        ("writer dies, once more", "-DAGAIN -DDEATH=1", ""),
+        ("late view, cloner dies", "-DLATE -DNO_A -DDEATH=0", ""),
+        ("late view dies", "-DLATE -DNO_A -DDEATH=3", ""),
+    ],
 }
 
 # In which configuration the lack of a guard must show.
@@ -62,6 +74,16 @@ WITHOUT = {
         "REMAP_PINS": "-DREMAPS -DREADS -DNO_MAPPER", "REMAP_EPOCH": "-DREMAPS -DREADS -DNO_MAPPER",
         "ANSWER_NAMES": "-DMAIL",
         "PINS_BEFORE_EPOCH": "-DREMAPS -DREADS -DNO_MAPPER",
+    },
+    "clone": {
+        "CLONE_FENCE": "", "CLONE_SETTLES": "", "FROZEN_LOOK": "", "BREAK_FROZEN": "-DAGAIN",
+        "BREAK_FENCE": "-DAGAIN", "PROTECT": "", "LATE_SETTLES": "-DLATE -DNO_A",
+        "LATE_PROTECTS": "-DLATE -DNO_A", "SOURCE_MARKED": "", "THAW_LAST": "", "SHARED_LOOK": "",
+        "WAY_STILL": "-DTWO -DNO_B", "TABLE_LOCKED": "-DTWO -DNO_B", "TABLE_RECHECK": "-DTWO -DNO_B",
+        "ENTRY_COUNTED": "", "ENTRY_MARKED": "", "COPY_MARKED": "", "LINK_BEFORE_DROP": "-DTWO -DNO_B",
+        "PAGE_RECHECK": "-DTWO -DNO_B", "FOLLOW_FIRST": "-DTWO", "RECOUNT": "-DDEATH=2",
+        "COPY_NOTED": "-DDEATH=2", "REPAIR_THAWS": "-DDEATH=0", "REPAIR_UNLOCKS": "-DDEATH=2",
+        "REPAIR_DROPS": "-DDEATH=0",
     },
 }
 
@@ -127,7 +149,7 @@ def refute(model, guard, number, seconds):
     search = Search(model, macros, seconds, "-O1")
     if not search.errors:
         raise Failed(f"nothing is wrong without it ({search.states} states)")
-    return f"{search.states:>10} states until: {search.why}"
+    return f"{search.states:>10} states until: {search.why[:60]}"
 
 
 def check_steps(model):
