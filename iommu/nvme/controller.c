@@ -24,6 +24,7 @@ static uint64_t page_up(uint64_t bytes, uint64_t page)
 
 void mrs_nvme_ring_tail(const struct morsel_nvme *nvme, struct mrs_nvme_queue *queue)
 {
+	queue->told = queue->ring.tail;
 	mrs_port_write32(&nvme->port, mrs_nvme_doorbell(&nvme->cap, queue->id, 0),
 			 queue->ring.tail);
 }
@@ -399,7 +400,7 @@ static int start_again(struct morsel_nvme *nvme)
 				   nvme->port.name);
 	for (unsigned i = 0; !rc && i < nvme->queues_made; i++) {
 		mrs_ring_init(&nvme->queue[i].ring);
-		nvme->queue[i].rung = 0;
+		nvme->queue[i].rung = nvme->queue[i].told = 0;
 		rc = queue_create(nvme, &nvme->queue[i]);
 	}
 	return rc;

@@ -38,6 +38,7 @@ struct mrs_nvme_queue {
 	unsigned id;		       /* 0: admin */
 	unsigned vector;
 	uint32_t rung;	  /* head that the device knows */
+	uint32_t told;	  /* tail that the device knows */
 	uint64_t look_at; /* no command is late before this time */
 };
 

@@ -54,7 +54,8 @@ static int check_data(struct morsel_nvme *nvme, const struct morsel_nvme_io *io,
 static int check_io(struct morsel_nvme *nvme, const struct morsel_nvme_io *io,
 		    const struct mrs_nvme_geometry *geometry)
 {
-	const uint32_t flags = MORSEL_NVME_DURABLE | MORSEL_NVME_PRP | MORSEL_NVME_SGL;
+	const uint32_t flags =
+		MORSEL_NVME_DURABLE | MORSEL_NVME_PRP | MORSEL_NVME_SGL | MORSEL_NVME_MORE;
 
 	if (io->op < MORSEL_NVME_READ || io->op > MORSEL_NVME_DEALLOCATE || io->flags & ~flags ||
 	    io->reserved || (io->flags & MORSEL_NVME_PRP && io->flags & MORSEL_NVME_SGL))
@@ -164,7 +165,8 @@ static int submit_locked(struct morsel_nvme *nvme, struct mrs_nvme_queue *queue,
 		queue->look_at = slot->deadline;
 	sqe.cid = (uint16_t)cid;
 	mrs_ring_push(&queue->ring, &sqe);
-	mrs_nvme_ring_tail(nvme, queue);
+	if (!(io->flags & MORSEL_NVME_MORE))
+		mrs_nvme_ring_tail(nvme, queue);
 	return 0;
 }
 
@@ -220,6 +222,8 @@ static unsigned collect(struct morsel_nvme *nvme, struct mrs_nvme_queue *queue,
 	unsigned got = 0;
 	int cid;
 
+	if (queue->told != queue->ring.tail)
+		mrs_nvme_ring_tail(nvme, queue);
 	mrs_nvme_harvest(nvme, queue);
 	mrs_nvme_ring_head(nvme, queue);
 	while (got < count && (cid = mrs_ring_ended(&queue->ring)) >= 0) {

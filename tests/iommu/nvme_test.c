@@ -452,6 +452,8 @@ static bool plan_flight(struct world *world, struct flight *f)
 	if (world->nvme->identity.sgl)
 		f->io.flags = (uint32_t[]){0, MORSEL_NVME_PRP,
 					   MORSEL_NVME_SGL}[test_random(&world->random) % 3];
+	if (test_random(&world->random) % 3 == 0)
+		f->io.flags |= MORSEL_NVME_MORE;
 	return true;
 }
 

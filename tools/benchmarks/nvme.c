@@ -92,10 +92,11 @@ static void close_world(struct world *world)
 	morsel_iommu_close(world->device);
 }
 
-static void submit_ours(struct world *world, uint64_t slot, uint64_t at)
+static void submit_ours(struct world *world, uint64_t slot, uint64_t at, bool more)
 {
 	struct morsel_nvme_piece piece = {world->grant.iova + slot * BLOCK, BLOCK};
 	struct morsel_nvme_io io = {.op = MORSEL_NVME_READ,
+				    .flags = more ? MORSEL_NVME_MORE : 0,
 				    .ns = 1,
 				    .block = at / 512,
 				    .blocks = BLOCK / 512,
@@ -114,7 +115,7 @@ static double read_ours(struct world *world)
 	uint64_t start = bench_now(), next = 0, got = 0;
 
 	for (; next < DEPTH; next++)
-		submit_ours(world, next, next * BLOCK);
+		submit_ours(world, next, next * BLOCK, next + 1 < DEPTH);
 	while (got < SPAN / BLOCK) {
 		int n = morsel_nvme_poll(world->nvme, 0, done, DEPTH, -1);
 
@@ -123,7 +124,7 @@ static double read_ours(struct world *world)
 				bench_die("a read failed: %s",
 					  morsel_nvme_status_words(done[i].status));
 			if (next < SPAN / BLOCK)
-				submit_ours(world, (uintptr_t)done[i].user, next++ * BLOCK);
+				submit_ours(world, (uintptr_t)done[i].user, next++ * BLOCK, true);
 		}
 	}
 	return (double)SPAN / BENCH_MIB / ((double)(bench_now() - start) / 1e9);

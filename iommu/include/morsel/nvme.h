@@ -124,6 +124,9 @@ enum morsel_nvme_io_flags {
 	MORSEL_NVME_PRP = 2,	 /* describe the memory by PRPs */
 	MORSEL_NVME_SGL = 4, /* describe it by an SGL; -EOPNOTSUPP if it takes none. With neither,
 			      * the shorter one that fits is chosen */
+	/* Another command follows at once: the device is told of both by the first without this flag, or
+	 * by the next poll. */
+	MORSEL_NVME_MORE = 8,
 };
 
 /* A piece of memory as the device sees it: of one grant, grant.iova plus an offset within. */
