@@ -49,7 +49,8 @@ def choose_mirrors(targets, suite):
     ours = places.get(suite, []) + places.get("stable", []) + places.get("oldstable", [])
     updates = [uri for name in places if name.endswith("-updates") for uri in places[name]]
     security = [uri for name in places if name.endswith("-security") for uri in places[name]]
-    main = [uri for uri in ours if uri in updates] or [uri for uri in ours if "/debian" in uri] or ours
+    main = ([uri for uri in ours if uri in updates] or [uri for uri in ours if "/debian" in uri]
+            or ours)
     if not main:
         raise LabError(f"the system's sources name no mirror of Debian's {suite}, component main: "
                        "see sources.list(5)")
