@@ -448,22 +448,36 @@ static uint64_t stale_pages(const struct gpu_view *view, uint64_t page, uint64_t
 	return page - first;
 }
 
+/* How many pages from page on the device has: the loop that an acquire of much is made of. */
+static uint64_t known_pages(const struct gpu_view *view, uint64_t page, uint64_t end)
+{
+	uint64_t first = page;
+
+	if (gpu_by_checksum(view))
+		return 0;
+	while (page < end && view->pages[page].mark &&
+	       view->pages[page].mark == wanted_mark(view, page))
+		page++;
+	return page - first;
+}
+
 static int bring(struct round *r, struct gpu_range range)
 {
 	uint64_t page = gpu_first(range), end = gpu_end(range);
 	int rc = 0;
 
 	while (page < end && !rc) {
-		uint64_t stale = stale_pages(r->view, page, end);
+		uint64_t known = known_pages(r->view, page, end);
+		uint64_t stale = stale_pages(r->view, page + known, end);
 
-		if (stale) {
+		page += known;
+		if (stale)
 			rc = bring_pages(r, page, stale);
-			page += stale;
+		page += stale;
+		if (page >= end || rc || !r->view->pages[page].writers || known + stale)
 			continue;
-		}
-		if (r->view->pages[page].writers)
-			rc = bring_parts(r, gpu_max(range.start, page * PAGE_BYTES),
-					 gpu_min(range.end, (page + 1) * PAGE_BYTES));
+		rc = bring_parts(r, gpu_max(range.start, page * PAGE_BYTES),
+				 gpu_min(range.end, (page + 1) * PAGE_BYTES));
 		page++;
 	}
 	return rc ? rc : send_pieces(r);

@@ -152,6 +152,9 @@ struct gpu_view {
 
 	/* copy.c */
 	struct gpu_page *pages;
+	const char
+		*window; /* the pool's file, for reading pages that are granted; NULL: by pread() */
+	uint64_t window_bytes;
 	struct gpu_flight *flights; /* transfers that had not ended when it was last looked */
 	struct gpu_scatter scatter;
 	cl_mem *segments;

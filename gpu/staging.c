@@ -1,7 +1,7 @@
 /*
  * Between the pool's frames and the device: memory of the host that a transfer may take its time
- * over. Pages are read from and written to the pool's file at their frames; so a transfer under way
- * touches no memory that could be evicted, and no mapping is needed.
+ * over. Pages are read from and written to the pool's file at their frames, before and after; so a
+ * transfer under way touches no memory that could be evicted.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -126,7 +126,10 @@ static int each_piece(struct morsel_target *target, uint64_t offset, char *to, c
 		if (!n)
 			return morsel_fail(-EFAULT, "page %llu of the view has no translation",
 					   (unsigned long long)(offset / PAGE_BYTES));
-		rc = transfer(target, at, to, from, n);
+		if (to && (uint64_t)at + n <= view->window_bytes)
+			memcpy(to, view->window + at, n);
+		else
+			rc = transfer(target, at, to, from, n);
 		offset += n;
 		to = to ? to + n : NULL;
 		from = from ? from + n : NULL;
