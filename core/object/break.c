@@ -640,7 +640,11 @@ static int break_leaf(struct morsel *morsel, struct mrs_txn *txn, const struct m
 			return replace_page(&page);
 		rc = mrs_share_keep(morsel, txn, leaf);
 		/* A relative has to keep the frame: then our views follow, if they can. */
-		return rc == -EBUSY && mrs_share_can_follow(morsel) ? replace_page(&page) : rc;
+		if (rc == -EBUSY)
+			rc = mrs_share_make_mobile(morsel, txn, leaf);
+		else
+			return rc;
+		return rc ? rc : replace_page(&page);
 	}
 	rc = mrs_share_split(morsel, txn, leaf);
 	return rc ? rc : -EAGAIN;

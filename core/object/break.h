@@ -49,8 +49,11 @@ int mrs_share_copy(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_
 
 /* Do views of the morsel hold it to the leaf's frame? */
 bool mrs_share_must_keep(struct morsel *morsel, const struct mrs_leaf *leaf);
-/* Can all views of the morsel follow a page to another frame? After the intent's fence. */
-bool mrs_share_can_follow(struct morsel *morsel);
+/*
+ * 0 if all views of the morsel can follow the leaf to another frame; those of other targets have
+ * forgotten it then. -EBUSY in words. After the intent's fence.
+ */
+int mrs_share_make_mobile(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf);
 /*
  * In a repair: the dead one had linked a page's own frame, and its leaf is still locked. Other
  * processes' views may show the former one. False: they have been asked to follow and have not yet.

@@ -3,8 +3,8 @@
  *
  * The writer gets it, unless his frame must stay where it is: views of his in several places would
  * see the new frame one after the other, and in between he could write through one what another
- * does not show; an address in a pooled view is its frame; a device, a pin and a view in no list do
- * not follow. Then the relatives give way, to whom the page is as good on any frame:
+ * does not show; an address in a pooled view is its frame; a device's grant and a view in no list
+ * do not follow. Then the relatives give way, to whom the page is as good on any frame:
  *
  *  1 each that has views of the page gets a copy of its own, which its views follow, in this
  * process at once, in others by mail. They hold nothing back: what they show is private to them
@@ -19,8 +19,13 @@
  *
  * Where a relative's views must keep the frame, the writer's follow after all, acknowledged before
  * his leaf is unlocked: for that instant what is written through one of them is not in the others
- * yet. Where both must, the relative is in the way: -EBUSY. So is, until it is continued or killed,
- * a process that is stopped and has a view of a relative there.
+ * yet. A process that is stopped and has a view of a relative there is in the way until it is
+ * continued or killed.
+ *
+ * Both must only while a relative has a grant through a view of the CPU: then the write waits for
+ * its release. For a pooled view is made, and a device's grant given, over pages that are the
+ * morsel's own; so of those who share a page only the one that had it first is held to its frame by
+ * them. A device's view without a grant there forgets the page when it is asked.
  */
 #include <errno.h>
 #include <string.h>
@@ -42,8 +47,9 @@ struct viewers {
 	struct morsel *morsel;
 	unsigned views;
 	bool fixed;  /* one of them does not follow */
+	bool mailed; /* one of them forgets the page when it is asked, unless it is granted */
 	bool others; /* in another process */
-	struct mrs_slot_set who;
+	struct mrs_slot_set who, mail;
 };
 
 static int look_at_view(void *ctx, const struct mrs_seen_view *view)
@@ -53,7 +59,11 @@ static int look_at_view(void *ctx, const struct mrs_seen_view *view)
 	if (view->record != viewers->morsel->cell)
 		return 0;
 	viewers->views++;
-	viewers->fixed |= view->flags & (MRS_VIEW_POOLED | MRS_VIEW_BY_MAIL);
+	viewers->fixed |= view->flags & MRS_VIEW_POOLED;
+	if (view->flags & MRS_VIEW_BY_MAIL) {
+		viewers->mailed = true;
+		mrs_slot_set_add(&viewers->mail, view->slot);
+	}
 	if (view->slot != mrs_pool_own_slot(viewers->morsel->pool)) {
 		viewers->others = true;
 		mrs_slot_set_add(&viewers->who, view->slot);
@@ -98,18 +108,47 @@ bool mrs_share_must_keep(struct morsel *morsel, const struct mrs_leaf *leaf)
 	if (mrs_load_relaxed(&morsel->alone_at) == now)
 		return false;
 	find_viewers(morsel, 0, UINT64_MAX, &viewers);
-	if (viewers.views > 1 || viewers.fixed || viewers.others)
+	if (viewers.views > 1 || viewers.fixed || viewers.mailed || viewers.others)
 		return true;
 	mrs_store_relaxed(&morsel->alone_at, now);
 	return false;
 }
 
-bool mrs_share_can_follow(struct morsel *morsel)
+/*
+ * The other targets' views forget the page. -EBUSY in words: it is granted there, or a view does
+ * not follow. Who acquires it from now on waits for our intent.
+ */
+static int make_mobile(struct mrs_txn *txn, const struct viewers *viewers, uint64_t page,
+		       uint64_t pages)
 {
-	struct viewers viewers;
+	int rc = -ETIMEDOUT;
 
+	if (viewers->fixed)
+		return mrs_fail(
+			-EBUSY,
+			"page %llu is shared by morsels that both have views which cannot be "
+			"moved (pooled, granted, or made before the first clone): destroy or "
+			"release one",
+			(unsigned long long)page);
+	if (!viewers->mailed)
+		return 0;
+	while (rc == -ETIMEDOUT)
+		rc = mrs_mail_ask(txn, &viewers->mail, MRS_REQUEST_INVALIDATE,
+				  viewers->morsel->cell, page, pages, 1, ASK_NS, NULL);
+	MRS_PROBE("break.keep.mobile");
+	return rc;
+}
+
+int mrs_share_make_mobile(struct morsel *morsel, struct mrs_txn *txn, const struct mrs_leaf *leaf)
+{
+	uint64_t pages = 1ull << MRS_HUGE_ORDER * leaf->level;
+	struct viewers viewers, here;
+
+	/* A view that is fixed anywhere, and was not found to be alone, keeps all. */
 	find_viewers(morsel, 0, UINT64_MAX, &viewers);
-	return !viewers.fixed;
+	find_viewers(morsel, leaf->page, pages, &here);
+	here.fixed |= viewers.fixed;
+	return make_mobile(txn, &here, leaf->page, pages);
 }
 
 /* ---- following ---- */
@@ -171,8 +210,8 @@ int mrs_share_follow(struct morsel *morsel, struct mrs_txn *txn, uint64_t page, 
 
 /* ---- following after a death ---- */
 
-#define REPAIR_NS 1000000000ull /* who has not answered then is asked anew: he may be another one \
-				 */
+/* Who has not answered then is asked anew: he may be another one. */
+#define REPAIR_NS 1000000000ull
 
 static uint64_t now_ns(void)
 {
@@ -255,13 +294,9 @@ static int move_viewed(struct keep *keep, struct morsel *relative, const struct 
 	struct mrs_leaf leaf;
 	int rc;
 
-	if (viewers->fixed)
-		return mrs_fail(
-			-EBUSY,
-			"page %llu is shared by morsels that both have views which cannot be "
-			"moved (pooled, a device's, granted, or made before the first clone): "
-			"destroy or release one",
-			(unsigned long long)keep->leaf.page);
+	rc = make_mobile(keep->txn, viewers, keep->leaf.page, pages_of(keep));
+	if (rc)
+		return rc;
 	mrs_store_release(&keep->txn->intent->cell[1], relative->cell);
 	rc = mrs_share_own_way(relative, keep->txn, keep->leaf.page, &leaf);
 	if (rc || !leaf.place || !names_frame(keep, leaf.entry))
@@ -340,9 +375,9 @@ static int give_way(void *ctx, struct morsel *relative)
 		if (!names_frame(keep, entry))
 			return 0;
 		find_viewers(relative, keep->leaf.page, pages_of(keep), &viewers);
-		viewers.fixed |= mrs_registry_granted(relative->pool, relative->cell,
-						      keep->leaf.page,
-						      keep->leaf.page + pages_of(keep));
+		viewers.fixed |=
+			mrs_registry_granted(relative->pool, relative->cell, keep->leaf.page,
+					     keep->leaf.page + pages_of(keep));
 		return viewers.views || viewers.fixed ? move_viewed(keep, relative, &viewers) : 0;
 	}
 	rc = names_frame(keep, entry) ? move_link(keep, place, entry) : 0;

@@ -77,7 +77,7 @@ static void tell(const struct mrs_region *region, struct mrs_fault_touch *touch,
 	if (!touch->told)
 		mrs_log(MRS_LOG_WARN, "a fault at page %llu of a view cannot be served now: %s",
 			(unsigned long long)((touch->address - region->address) / MRS_PAGE_BYTES),
-			strerror(-rc));
+			rc == -EBUSY ? morsel_errormsg() : strerror(-rc));
 	touch->told = true;
 }
 

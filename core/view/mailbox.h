@@ -18,7 +18,7 @@
 enum mrs_request_op {
 	MRS_REQUEST_NONE,
 	MRS_REQUEST_INVALIDATE, /* BY_MAIL views forget what is not granted (hence pinned) of
-				 * [first, first + count) */
+				 * [first, first + count). arg 1: -EBUSY if some of it is granted */
 	MRS_REQUEST_CUT,	/* the morsel ends before first. arg 0: could every view of it forget what
 				 * lies beyond? -EBUSY if some of it is granted. arg 1: forget it. arg 2:
 				 * that was undone, take what is inside again */

@@ -107,7 +107,13 @@ static int forget_around_grants(struct morsel_view *view, struct mrs_range range
 
 static int told_invalidate(struct told *told, struct morsel_view *view)
 {
-	return view->by_mail ? forget_around_grants(view, meant(view, told->letter)) : 0;
+	struct mrs_range range = meant(view, told->letter), held;
+
+	if (!view->by_mail)
+		return 0;
+	if (told->letter->arg && mrs_view_is_granted(view, range.first, range.end, &held))
+		return -EBUSY;
+	return forget_around_grants(view, range);
 }
 
 /* What of the view lies beyond the morsel's end, if the letter still holds. */

@@ -236,11 +236,28 @@ static int open_window(struct morsel_view *window, uint64_t first, uint64_t end)
 	return rc;
 }
 
+/*
+ * What another target is granted it has on frames that are the morsel's own, also to read: so of
+ * all who share a page at most one has it granted to a target that does not follow, or in a pooled
+ * view, for what is shared later is the relatives' that came later. Who writes has only one way
+ * then.
+ */
+static int make_own(struct morsel_view *view, uint64_t first, uint64_t end)
+{
+	uint64_t page = view->target.offset / MRS_PAGE_BYTES + first;
+
+	return mrs_view_is_shared(view->morsel, page, end - first)
+		       ? mrs_share_break(view->morsel, page, end - first)
+		       : 0;
+}
+
 int mrs_view_make_resident(struct morsel_view *view, uint64_t first, uint64_t end, bool write)
 {
 	struct mrs_window window = window_of(view->window ? view->window : view);
-	int rc = view->window ? open_window(view->window, first, end) : 0;
+	int rc = view->by_mail ? make_own(view, first, end) : 0;
 
+	if (!rc && view->window)
+		rc = open_window(view->window, first, end);
 	MRS_PROBE("view.pin.pinned");
 	return rc ? rc
 		  : mrs_fill_range(view->morsel, &window,

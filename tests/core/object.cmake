@@ -17,7 +17,8 @@ morsel_test(NAME core_object_evict SOURCES object_evict_test.c object_support.c 
 morsel_test(NAME core_object_budget SOURCES object_budget_test.c object_support.c LABELS unit)
 # Stops threads at probes. Not for ThreadSanitizer, as core_object_fault.
 if(MORSEL_PROBES)
-  morsel_test(NAME core_object_edge SOURCES object_edge_test.c object_support.c LABELS unit)
+  morsel_test(NAME core_object_edge SOURCES object_edge_test.c object_support.c
+              object_device.c ../contract/software_target.c LABELS unit)
   target_link_options(core_object_edge PRIVATE -Wl,--wrap=mrs_probe_hit,--wrap=mmap
                       -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=dlopen)
 endif()

@@ -13,6 +13,7 @@
 
 #include <morsel/swap.h>
 
+#include "core/object_device.h"
 #include "object/evict.h"
 #include "object/move.h"
 #include "object/share.h"
@@ -678,6 +679,94 @@ static void views_that_follow_late(void **state)
 	scene_end(&scene);
 }
 
+/* ---- two who do not follow ---- */
+
+static uint64_t device_word(struct morsel_view *view, uint64_t page)
+{
+	struct morsel_grant grant;
+	uint64_t word = 0;
+
+	assert_ok(morsel_acquire(view, page * PAGE, PAGE, MORSEL_READ, &grant));
+	assert_int_equal(object_device_read(view, page * PAGE, &word), 0);
+	morsel_release(&grant);
+	return word;
+}
+
+static void both_sides_are_fixed(void **state)
+{
+	struct morsel_view *pooled, *device[3], *written, *twice[2];
+	struct morsel *morsel, *clone, *snapshot;
+	struct morsel_grant grant;
+	struct scene scene;
+	uint64_t word;
+
+	scene_begin(&scene);
+	morsel = object_create(scene.pool, "p", PAGES * PAGE, MORSEL_EVICTABLE | MORSEL_CONTIGUOUS,
+			       MORSEL_PAGES_4K);
+	pooled = map(morsel, MORSEL_VIEW_POOLED, MORSEL_READ | MORSEL_WRITE);
+	put_all(pooled, 1000);
+	assert_ok(morsel_clone(morsel, "c", &clone));
+	device[0] = object_device_view(morsel, MORSEL_READ);
+	device[1] = object_device_view(clone, MORSEL_READ);
+	assert_non_null(device[0]);
+	assert_non_null(device[1]);
+	written = map(clone, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
+	alarm(30);
+	/* The source's frame stays under both its views; the clone's device has none yet. */
+	*word_at(pooled, 0) = 77;
+	assert_int_equal(device_word(device[0], 0), 77);
+	assert_int_equal(device_word(device[1], 0), 1000);
+	/* The clone's views go away from the frame. */
+	*word_at(written, 1) = 88;
+	assert_int_equal(device_word(device[1], 1), 88);
+	assert_int_equal(*word_at(pooled, 1), 1001);
+	/* Granted, the frame is the clone's own. */
+	assert_ok(morsel_acquire(device[1], 2 * PAGE, PAGE, MORSEL_READ, &grant));
+	*word_at(pooled, 2) = 99;
+	assert_int_equal(object_device_read(device[1], 2 * PAGE, &word), 0);
+	assert_int_equal(word, 1002);
+	*word_at(written, 2) = 55;
+	assert_int_equal(object_device_read(device[1], 2 * PAGE, &word), 0);
+	assert_int_equal(word, 55);
+	assert_int_equal(*word_at(pooled, 2), 99);
+	morsel_release(&grant);
+	/* What a device still knows of a page that its morsel leaves to a relative it forgets. */
+	assert_int_equal(device_word(device[1], 5), 1005);
+	assert_ok(morsel_snapshot(clone, "s", &snapshot));
+	assert_ok(morsel_close(snapshot));
+	assert_ok(morsel_clone(clone, "d", &snapshot));
+	for (unsigned i = 0; i < 2; i++)
+		twice[i] = map(snapshot, MORSEL_VIEW_STITCHED, MORSEL_READ | MORSEL_WRITE);
+	*word_at(twice[0], 5) = 66;
+	assert_int_equal(*word_at(twice[1], 5), 66);
+	assert_int_equal(device_word(device[1], 5), 1005);
+	assert_int_equal(*word_at(written, 5), 1005);
+	for (unsigned i = 0; i < 2; i++)
+		morsel_view_destroy(twice[i]);
+	assert_ok(morsel_close(snapshot));
+	assert_ok(morsel_unlink(scene.pool, "s"));
+	/* Nobody writes a snapshot, but its source is written. */
+	assert_ok(morsel_snapshot(morsel, "s", &snapshot));
+	device[2] = object_device_view(snapshot, MORSEL_READ);
+	assert_non_null(device[2]);
+	assert_int_equal(device_word(device[2], 3), 1003);
+	*word_at(pooled, 3) = 44;
+	*word_at(pooled, 4) = 44;
+	assert_int_equal(device_word(device[2], 3), 1003);
+	assert_int_equal(device_word(device[2], 4), 1004);
+	assert_int_equal(device_word(device[0], 4), 44);
+	alarm(0);
+	morsel_view_destroy(device[2]);
+	assert_ok(morsel_close(snapshot));
+	morsel_view_destroy(written);
+	morsel_view_destroy(device[1]);
+	morsel_view_destroy(device[0]);
+	morsel_view_destroy(pooled);
+	assert_ok(morsel_close(clone));
+	assert_ok(morsel_close(morsel));
+	scene_end(&scene);
+}
+
 /* ---- soft removal of a view that may write ---- */
 
 static uint32_t ask_self(struct scene *scene, enum mrs_request_op op)
@@ -812,6 +901,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_mover_who_dies_is_counted),
 		cmocka_unit_test(a_view_that_cannot_follow),
 		cmocka_unit_test(views_that_follow_late),
+		cmocka_unit_test(both_sides_are_fixed),
 		cmocka_unit_test(marks_outlive_a_drop),
 		cmocka_unit_test(epochs_of_relatives_are_their_own),
 		cmocka_unit_test(a_handler_finds_all_there),

@@ -21,6 +21,10 @@
  * cloned. A writable view of another morsel is in the way of its first clone (-EBUSY names the process):
  * destroy it, or create the morsel with MORSEL_EVICTABLE. A grant for writing through any kind of view
  * is in the way of every clone while it is held. Kernel I/O on a view counts only under a grant.
+ *
+ * Pooled views are made only over pages that nobody shares (-EOPNOTSUPP in words), and a grant through a
+ * view of another target than the CPU makes its pages the morsel's own first, also to read: it takes
+ * memory for them (-ENOSPC). So a write always has a way: whose views can follow gets the copy.
  */
 #ifndef MORSEL_CLONE_H
 #define MORSEL_CLONE_H
