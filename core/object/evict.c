@@ -499,6 +499,10 @@ static void save(struct evict *e)
  * The kernel has not taken the memory away but zeroed it in place, or somebody who is not
  * registered has touched the hole: the content comes back into the memory that is there. False if
  * it is lost.
+ *
+ * Zeroed in place is only part of a folio that is larger than what goes and that a foreigner has
+ * pinned (docs/limits.md): no call tells of either before the punch. Readers see zeros until here;
+ * writers wait, for the marks of protection stay.
  */
 static bool put_back(struct evict *e, uint64_t frame, uint64_t count)
 {
