@@ -128,6 +128,27 @@ static int child_resize(struct morsel_pool *pool)
 	return rc ? rc : morsel_resize(morsel, BYTES);
 }
 
+/* Of no family of the others: after its death all links of the pool are counted anew. */
+static int child_clone_other(struct morsel_pool *pool)
+{
+	struct morsel *morsel;
+	int rc = morsel_open(pool, "other", NULL, &morsel);
+
+	return rc ? rc : morsel_clone(morsel, "another", NULL);
+}
+
+/* Shows the clone, and stands still. */
+static int child_stand(struct morsel_pool *pool)
+{
+	struct morsel *morsel;
+	struct morsel_view *view;
+	int rc = map_it(pool, "c", &morsel, &view);
+
+	if (!rc && *word_at(view, 5, 3) == object_word(1, 5 * 4096 + 3 * 8))
+		raise(SIGSTOP);
+	return rc;
+}
+
 #define EVICTABLE MORSEL_EVICTABLE
 #define SCATTERED MORSEL_SCATTERED
 static const struct act acts[] = {
@@ -151,6 +172,12 @@ static const struct act acts[] = {
 	{"unlink", EVICTABLE | SCATTERED, MORSEL_PAGES_4K, false, true, child_unlink, -1, 1},
 	{"resize", EVICTABLE | SCATTERED, MORSEL_PAGES_4K, false, false, child_resize, -1, 1},
 	{"resize_large", EVICTABLE, MORSEL_PAGES_MIXED, false, false, child_resize, -1, 1},
+};
+
+/* Not deaths that are looked at: what others do meanwhile. */
+static const struct act others[] = {
+	{"other", 0, 0, false, false, child_clone_other, -1, -1},
+	{"stand", 0, 0, false, false, child_stand, -1, -1},
 };
 
 /* ---- the family ---- */
@@ -325,6 +352,9 @@ static const struct act *act_of(const char *name)
 	for (size_t i = 0; i < mrs_array_length(acts); i++)
 		if (!strcmp(acts[i].name, name))
 			return &acts[i];
+	for (size_t i = 0; i < mrs_array_length(others); i++)
+		if (!strcmp(others[i].name, name))
+			return &others[i];
 	return NULL;
 }
 
@@ -355,8 +385,123 @@ static void test_moments(void **state)
 
 	uint64_t random = test_seed();
 
-	for (size_t i = 0; i < mrs_array_length(moments); i++)
-		die_at(*state, moments[i], NULL, test_random(&random) % 2);
+	const struct act *act = *state;
+
+	for (size_t i = 0; i < mrs_array_length(moments); i++) {
+		bool reap = test_random(&random) % 2;
+
+		die_at(act, moments[i], NULL, reap);
+		if (act->goes >= 0)
+			die_at(act, moments[i], NULL, !reap);
+	}
+}
+
+/* ---- a repair beside a break of the living, which is parked ---- */
+
+struct writer {
+	struct morsel *morsel;
+	unsigned page;
+	int rc;
+};
+
+static void *break_page(void *ctx)
+{
+	struct writer *writer = ctx;
+
+	writer->rc = mrs_share_break(writer->morsel, writer->page, 1);
+	return NULL;
+}
+
+/* Until a transition of ours says in its intent what it has not linked yet, or owes. */
+static void await_note(struct morsel_pool *pool)
+{
+	const struct mrs_intent *intent = mrs_pool_slot(pool, mrs_pool_own_slot(pool))->intent;
+	struct timespec pause = {.tv_nsec = 5000000};
+	uint64_t notes = 0;
+
+	while (!notes) {
+		nanosleep(&pause, NULL);
+		for (unsigned i = 0; i < MRS_INTENTS_PER_SLOT; i++)
+			notes |= (mrs_load_acquire(&intent[i].expected) |
+				  mrs_load_acquire(&intent[i].destination)) >>
+				 63;
+	}
+	nanosleep(&pause, NULL); /* it waits by then, and no harm if not */
+}
+
+static void die_beside(struct morsel_pool *pool)
+{
+	assert_true(was_killed(object_child(pool, "other", "", "clone.counted:1")));
+	assert_ok(morsel_pool_reap(pool));
+}
+
+static void make_two(struct family *f)
+{
+	static const struct act act = {.flags = EVICTABLE | SCATTERED, .pages = MORSEL_PAGES_4K};
+
+	snprintf(object_context, sizeof(object_context), "(beside a parked break)");
+	make_family(f, &act);
+	assert_ok(morsel_close(object_create(f->pool, "other", MIB, EVICTABLE, 0)));
+	open_all(f);
+}
+
+static void end_two(struct family *f)
+{
+	static const struct act act = {.writes = -1, .goes = -1};
+
+	object_check(f->pool);
+	assert_family(f, &act, false);
+	end_family(f);
+}
+
+/* It waits for a leaf that we have locked; half of the table is copied. */
+static void test_parked_copy(void **state)
+{
+	struct mrs_retarget batch;
+	struct writer writer = {.page = 2};
+	struct family f;
+	pthread_t thread;
+	bool parked;
+
+	make_two(&f);
+	writer.morsel = f.morsel[1];
+	assert_ok(mrs_retarget_one(f.morsel[0], MRS_RETARGET_EVICT, 300, &batch));
+	parked = mrs_txn_park(f.pool);
+	assert_int_equal(pthread_create(&thread, NULL, break_page, &writer), 0);
+	await_note(f.pool);
+	die_beside(f.pool);
+	mrs_txn_unpark(f.pool, parked);
+	mrs_retarget_abort(&batch);
+	pthread_join(thread, NULL);
+	assert_ok(writer.rc);
+	end_two(&f);
+}
+
+/* It waits for a process that shows the page that is to go to another frame. */
+static void test_parked_follow(void **state)
+{
+	struct writer writer = {.page = 5};
+	struct morsel_view *second;
+	struct family f;
+	pthread_t thread;
+	int status;
+	pid_t pid;
+
+	make_two(&f);
+	second = view_of(f.morsel[0]);
+	writer.morsel = f.morsel[0];
+	pid = object_child_start(f.pool, "stand", "", NULL);
+	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+	assert_true(WIFSTOPPED(status));
+	assert_int_equal(pthread_create(&thread, NULL, break_page, &writer), 0);
+	await_note(f.pool);
+	die_beside(f.pool);
+	kill(pid, SIGCONT);
+	pthread_join(thread, NULL);
+	assert_ok(writer.rc);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	morsel_view_destroy(second);
+	end_two(&f);
 }
 
 /* ---- the program ---- */
@@ -379,7 +524,11 @@ static int child_main(char **argv)
 
 int main(int argc, char **argv)
 {
-	struct CMUnitTest deaths[2 * mrs_array_length(acts)];
+	struct CMUnitTest moments[2 + mrs_array_length(acts)] = {
+		cmocka_unit_test(test_parked_copy),
+		cmocka_unit_test(test_parked_follow),
+	};
+	struct CMUnitTest deaths[mrs_array_length(acts)];
 	const char *only = getenv("MORSEL_CLONE_DEATH");
 	size_t count = 0;
 
@@ -389,15 +538,18 @@ int main(int argc, char **argv)
 	fprintf(stderr, "skipped: this build has no probes (MORSEL_PROBES)\n");
 	return SKIP;
 #endif
-	for (size_t i = 0; i < 2 * mrs_array_length(acts); i++) {
-		const struct act *act = &acts[i / 2];
+	for (size_t i = 0; i < mrs_array_length(acts); i++) {
+		const struct CMUnitTest test = {.name = acts[i].name,
+						.initial_state = (void *)&acts[i]};
 
-		if (!only || !strcmp(only, act->name))
-			deaths[count++] = (struct CMUnitTest){
-				.name = act->name,
-				.test_func = i % 2 ? test_death : test_moments,
-				.initial_state = (void *)act,
-			};
+		if (only && strcmp(only, acts[i].name))
+			continue;
+		moments[2 + count] = deaths[count] = test;
+		moments[2 + count].test_func = test_moments;
+		deaths[count++].test_func = test_death;
 	}
+	if (_cmocka_run_group_tests("object: the moment of a death beside relatives", moments,
+				    2 + count, NULL, NULL))
+		return 1;
 	return _cmocka_run_group_tests("object: death beside relatives", deaths, count, NULL, NULL);
 }
