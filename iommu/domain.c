@@ -191,7 +191,6 @@ int morsel_iommu_domain_info(struct morsel_domain *domain, struct morsel_iommu_d
 	info.devices = domain->device_count;
 	info.ranges = (uint32_t)domain->iova.permitted_count;
 	info.dirty_tracking = domain->dirty_tracking;
-	info.by_file = domain->by_file;
 	info.page_sizes = domain->page_sizes;
 	info.views = domain->view_count;
 	info.entries = domain->entries;

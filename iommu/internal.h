@@ -147,7 +147,6 @@ struct morsel_domain {
 	int fd; /* container, or /dev/iommu */
 	uint32_t ioas;
 	uint32_t hwpt;	      /* iommufd: with dirty tracking; 0: none */
-	bool by_file;	      /* iommufd: IOAS_MAP_FILE works */
 	bool dirty_tracking;  /* the IOMMU can */
 	uint32_t dirty_users; /* views that track */
 	bool may_lock;	      /* RLIMIT_MEMLOCK does not count for this process */
@@ -172,7 +171,6 @@ struct morsel_domain {
 struct mrs_mapping {
 	uint64_t iova, bytes;
 	void *address; /* in this process */
-	int fd;	       /* or of this file, if the domain goes by file */
 	uint64_t file_at;
 	uint32_t access; /* enum morsel_access */
 };

@@ -2,13 +2,15 @@
  * iommufd: /dev/iommu and the device's own node. Linux 6.6, where it is configured.
  *
  *	/dev/iommu --- IOAS --- (hardware page table with dirty tracking) --- device node
- *		       MAP, MAP_FILE, UNMAP
+ *		       MAP, UNMAP
  *
  * A domain is one IOAS: what is mapped there is in the page tables of every device that is
- *attached, also of one that comes later. Where the kernel can pin through a file (Linux 6.13,
- *IOAS_MAP_FILE) that is used, and the pool need not be mapped in this process; whether it can is
- *tried once, with a range that is refused for another reason. As with type1, an unmap must not cut
- *a mapping.
+ *attached, also of one that comes later. As with type1, a mapping is made of an address of this
+ *process, and an unmap must not cut a mapping.
+ *
+ * Mapping by file (IOAS_MAP_FILE, Linux 6.13) is not used: of pages that were reserved and never
+ *touched it pins what somebody else left in them, and the first touch of a CPU clears them under
+ *the device.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -196,20 +198,6 @@ static void read_page_sizes(struct morsel_domain *domain)
 	domain->page_sizes |= intel.cap >> 35 & 1 ? MRS_GIANT_BYTES : 0;
 }
 
-/* Descriptor -1: EBADF from a kernel that knows the call, ENOTTY from one that does not. */
-static bool has_map_file(struct morsel_domain *domain)
-{
-	struct mrs_iommufd_map_file map = {
-		.size = sizeof(map),
-		.flags = MRS_IOMMUFD_READ,
-		.ioas = domain->ioas,
-		.fd = -1,
-		.length = MRS_PAGE_BYTES,
-	};
-
-	return mrs_sys_ioctl(domain->fd, MRS_IOMMUFD_MAP_FILE, &map) == -EBADF;
-}
-
 static int iommufd_look(struct morsel_domain *domain)
 {
 	int rc;
@@ -219,7 +207,6 @@ static int iommufd_look(struct morsel_domain *domain)
 	if (rc)
 		return rc;
 	read_page_sizes(domain);
-	domain->by_file = has_map_file(domain);
 	domain->entries_max = UINT64_MAX;
 	return 0;
 }
@@ -230,21 +217,6 @@ static uint32_t flags_of(const struct mrs_mapping *mapping)
 {
 	return MRS_IOMMUFD_FIXED | (mapping->access & MORSEL_READ ? MRS_IOMMUFD_READ : 0) |
 	       (mapping->access & MORSEL_WRITE ? MRS_IOMMUFD_WRITE : 0);
-}
-
-static int map_file(struct morsel_domain *domain, const struct mrs_mapping *mapping)
-{
-	struct mrs_iommufd_map_file map = {
-		.size = sizeof(map),
-		.flags = flags_of(mapping),
-		.ioas = domain->ioas,
-		.fd = mapping->fd,
-		.start = mapping->file_at,
-		.length = mapping->bytes,
-		.iova = mapping->iova,
-	};
-
-	return mrs_sys_ioctl(domain->fd, MRS_IOMMUFD_MAP_FILE, &map);
 }
 
 static int iommufd_map(struct morsel_domain *domain, const struct mrs_mapping *mapping)
@@ -258,8 +230,6 @@ static int iommufd_map(struct morsel_domain *domain, const struct mrs_mapping *m
 		.iova = mapping->iova,
 	};
 
-	if (domain->by_file)
-		return map_file(domain, mapping);
 	return mrs_sys_ioctl(domain->fd, MRS_IOMMUFD_MAP, &map);
 }
 

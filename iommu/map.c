@@ -35,15 +35,11 @@ static int map_entry(struct mrs_view *view, const struct mrs_entry *entry)
 	struct mrs_mapping mapping = {
 		.iova = view->iova + entry->offset,
 		.bytes = entry->bytes,
-		.fd = view->fd,
 		.file_at = entry->frame * MRS_PAGE_BYTES,
 		.access = view->access,
 	};
-	int rc = 0;
+	int rc = mrs_memory_at(domain, view->fd, mapping.file_at, mapping.bytes, &mapping.address);
 
-	if (!domain->by_file)
-		rc = mrs_memory_at(domain, view->fd, mapping.file_at, mapping.bytes,
-				   &mapping.address);
 	if (rc)
 		return rc;
 	domain->maps++;

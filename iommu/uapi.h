@@ -22,7 +22,6 @@
 #define MRS_IOMMUFD_HW_INFO	   MRS_IOMMUFD(10)
 #define MRS_IOMMUFD_DIRTY_TRACKING MRS_IOMMUFD(11)
 #define MRS_IOMMUFD_DIRTY_BITMAP   MRS_IOMMUFD(12)
-#define MRS_IOMMUFD_MAP_FILE	   MRS_IOMMUFD(15)
 
 struct mrs_iommufd_destroy {
 	uint32_t size, id;
@@ -47,12 +46,6 @@ enum { MRS_IOMMUFD_FIXED = 1, MRS_IOMMUFD_WRITE = 2, MRS_IOMMUFD_READ = 4 };
 struct mrs_iommufd_map {
 	uint32_t size, flags, ioas, reserved;
 	uint64_t address, length, iova;
-};
-
-struct mrs_iommufd_map_file {
-	uint32_t size, flags, ioas;
-	int32_t fd;
-	uint64_t start, length, iova;
 };
 
 struct mrs_iommufd_unmap {

@@ -17,7 +17,6 @@ static pid_t opened_by;
 /* A child of fork has a kernel and a device of its own. */
 static struct morsel_device *the_device(uint32_t kind)
 {
-	const struct fake_rules rules = {.map_file = true};
 	struct morsel_iommu_opts opts = {.size = sizeof(opts), .kind = kind};
 
 	if (opened_by == getpid())
@@ -27,7 +26,7 @@ static struct morsel_device *the_device(uint32_t kind)
 	else
 		atexit(fake_stop);
 	if (!opened_by)
-		fake_start(&rules);
+		fake_start(NULL);
 	if (morsel_iommu_open(FAKE_BDF, &opts, &device))
 		abort();
 	opened_by = getpid();

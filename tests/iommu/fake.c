@@ -19,8 +19,6 @@ struct mapping {
 	struct mapping *next;
 	uint64_t iova, bytes;
 	char *address;
-	int fd; /* of a file, if address is NULL */
-	uint64_t file_at;
 	bool readable, writable;
 	uint64_t *dirty;
 };
@@ -184,8 +182,6 @@ static int device_add(int fd)
 
 static void free_mapping(struct mapping *mapping)
 {
-	if (mapping->fd >= 0)
-		close(mapping->fd);
 	free(mapping->dirty);
 	free(mapping);
 }
@@ -223,8 +219,6 @@ static int add_mapping(const struct mapping *like)
 	mapping = malloc(sizeof(*mapping));
 	*mapping = *like;
 	mapping->dirty = calloc(like->bytes / 4096 / 64 + 1, 8);
-	if (like->fd >= 0)
-		mapping->fd = dup(like->fd);
 	mapping->next = fake.mappings;
 	fake.mappings = mapping;
 	fake.maps++;
@@ -271,12 +265,7 @@ int fake_dma(uint64_t iova, void *in, const void *out, uint64_t bytes)
 		at = iova - m->iova;
 		if (out && fake.tracking)
 			m->dirty[at / 4096 / 64] |= 1ull << at / 4096 % 64;
-		if (m->address)
-			memcpy(in ? to : m->address + at, in ? m->address + at : from, part);
-		else if ((in ? pread(m->fd, to, part, (off_t)(m->file_at + at))
-			     : pwrite(m->fd, from, part, (off_t)(m->file_at + at))) !=
-			 (ssize_t)part)
-			rc = -EIO;
+		memcpy(in ? to : m->address + at, in ? m->address + at : from, part);
 		iova += part;
 		bytes -= part;
 		to += in ? part : 0;
@@ -324,7 +313,6 @@ static int type1_map(const struct vfio_iommu_type1_dma_map *map)
 		.iova = map->iova,
 		.bytes = map->size,
 		.address = (char *)(uintptr_t)map->vaddr,
-		.fd = -1,
 		.readable = map->flags & VFIO_DMA_MAP_FLAG_READ,
 		.writable = map->flags & VFIO_DMA_MAP_FLAG_WRITE,
 	};
@@ -412,29 +400,17 @@ static int on_type1(unsigned long request, void *arg)
 
 /* ---- iommufd ---- */
 
-static int iommufd_map(uint64_t iova, uint64_t bytes, uint32_t flags, char *address, int fd,
-		       uint64_t at)
+static int iommufd_map(const struct mrs_iommufd_map *map)
 {
 	struct mapping like = {
-		.iova = iova,
-		.bytes = bytes,
-		.address = address,
-		.fd = fd,
-		.file_at = at,
-		.readable = flags & MRS_IOMMUFD_READ,
-		.writable = flags & MRS_IOMMUFD_WRITE,
+		.iova = map->iova,
+		.bytes = map->length,
+		.address = (char *)(uintptr_t)map->address,
+		.readable = map->flags & MRS_IOMMUFD_READ,
+		.writable = map->flags & MRS_IOMMUFD_WRITE,
 	};
 
 	return add_mapping(&like);
-}
-
-static int iommufd_map_file(const struct mrs_iommufd_map_file *map)
-{
-	if (!fake.rules.map_file)
-		return -ENOTTY;
-	if (map->fd < 0)
-		return -EBADF;
-	return iommufd_map(map->iova, map->length, map->flags, NULL, map->fd, map->start);
 }
 
 static int iommufd_ranges(struct mrs_iommufd_iova_ranges *ranges)
@@ -480,14 +456,8 @@ static int on_iommufd(unsigned long request, void *arg)
 		return 0;
 	case MRS_IOMMUFD_IOVA_RANGES:
 		return iommufd_ranges(arg);
-	case MRS_IOMMUFD_MAP: {
-		const struct mrs_iommufd_map *map = arg;
-
-		return iommufd_map(map->iova, map->length, map->flags,
-				   (char *)(uintptr_t)map->address, -1, 0);
-	}
-	case MRS_IOMMUFD_MAP_FILE:
-		return iommufd_map_file(arg);
+	case MRS_IOMMUFD_MAP:
+		return iommufd_map(arg);
 	case MRS_IOMMUFD_UNMAP:
 		return remove_mappings(((struct mrs_iommufd_unmap *)arg)->iova,
 				       ((struct mrs_iommufd_unmap *)arg)->length, -ENOENT);

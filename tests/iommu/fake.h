@@ -16,7 +16,6 @@
 
 struct fake_rules {
 	uint64_t entries_max;	/* type1's limit */
-	bool map_file;		/* iommufd: IOAS_MAP_FILE */
 	bool dirty;		/* iommufd: the IOMMU tracks what is written */
 	bool no_iommufd;	/* neither /dev/iommu nor device nodes */
 	bool no_type1;		/* the module is missing */

@@ -109,9 +109,9 @@ static void info(void **state)
 	must(morsel_iommu_domain_info(morsel_iommu_domain(lab->device), &domain));
 	assert_int_equal(domain.devices, 1);
 	assert_true(domain.page_sizes & 4096);
-	printf("kind %u, pages 0x%llx, entries_max %llu, memlock %llu, by file %u\n", domain.kind,
+	printf("kind %u, pages 0x%llx, entries_max %llu, memlock %llu\n", domain.kind,
 	       (unsigned long long)domain.page_sizes, (unsigned long long)domain.entries_max,
-	       (unsigned long long)domain.bytes_memlock, domain.by_file);
+	       (unsigned long long)domain.bytes_memlock);
 	for (uint32_t i = 0; i < domain.ranges; i++) {
 		must(morsel_iommu_range(morsel_iommu_domain(lab->device), i, &first, &last));
 		printf("IOVA 0x%llx to 0x%llx\n", (unsigned long long)first,
@@ -230,6 +230,24 @@ static void evict(struct morsel *morsel, uint64_t page, uint64_t pages)
 	must(rc);
 }
 
+/* A morsel whose pages can be evicted; NULL where this kernel has not what that needs. */
+static struct morsel *evictable(struct lab *lab, const char *name, uint64_t bytes)
+{
+	struct morsel *morsel =
+		support_morsel(lab->pool, name, bytes, MORSEL_EVICTABLE, MORSEL_PAGES_4K);
+	struct morsel_view *cpu;
+	int rc = morsel_map(morsel, NULL, &cpu);
+
+	if (rc == -EOPNOTSUPP) {
+		printf("skipped: %s\n", morsel_errormsg());
+		must(morsel_close(morsel));
+		return NULL;
+	}
+	must(rc);
+	morsel_view_destroy(cpu);
+	return morsel;
+}
+
 /* Evicted under the device: its write changes nothing; a grant brings the content back. */
 static void evicted(void **state)
 {
@@ -241,7 +259,9 @@ static void evicted(void **state)
 	uint64_t iova;
 
 	add_swap(lab->pool);
-	morsel = support_morsel(lab->pool, "m", 32 * PAGE, MORSEL_EVICTABLE, MORSEL_PAGES_4K);
+	morsel = evictable(lab, "m", 32 * PAGE);
+	if (!morsel)
+		return;
 	view = open_view(lab, morsel, NULL);
 	cpu = open_cpu(morsel);
 	iova = morsel_iommu_iova(view);
@@ -348,13 +368,16 @@ static void *acquire_again(void *arg)
 		return NULL;
 	morsel_release(&grant);
 	again->rc = trap_calls();
+	/* A kernel without seccomp: then only what the kernel's IOMMU is asked is counted. */
+	if (again->rc == -EINVAL)
+		again->rc = 0;
 	for (; !again->rc && again->rounds < 1000; again->rounds++) {
 		again->rc = morsel_acquire(again->view, (again->rounds % 16) * PAGE, PAGE,
 					   MORSEL_READ | MORSEL_WRITE, &grant);
 		if (!again->rc)
 			morsel_release(&grant);
 	}
-	syscall(SYS_exit, 0);
+	syscall(SYS_exit, 0); /* all that is permitted */
 	return NULL;
 }
 
@@ -364,19 +387,26 @@ static void reacquire_is_free(void **state)
 	struct lab *lab = *state;
 
 	add_swap(lab->pool);
-	for (unsigned evictable = 0; evictable < 2; evictable++) {
+	for (unsigned i = 0; i < 2; i++) {
 		struct morsel *morsel =
-			support_morsel(lab->pool, evictable ? "e" : "m", 16 * PAGE,
-				       evictable ? MORSEL_EVICTABLE : 0, MORSEL_PAGES_4K);
-		struct morsel_view *view = open_view(lab, morsel, NULL);
+			i ? evictable(lab, "e", 16 * PAGE)
+			  : support_morsel(lab->pool, "m", 16 * PAGE, 0, MORSEL_PAGES_4K);
+		struct morsel_view *view = morsel ? open_view(lab, morsel, NULL) : NULL;
 		struct again again = {.view = view};
+		struct morsel_iommu_domain_info before = {.size = sizeof(before)}, after = before;
 		struct morsel_grant grant;
 		pthread_t thread;
 
+		if (!morsel)
+			break;
 		must(morsel_acquire(view, 0, 16 * PAGE, MORSEL_READ | MORSEL_WRITE, &grant));
 		morsel_release(&grant);
+		must(morsel_iommu_domain_info(morsel_iommu_domain(lab->device), &before));
 		assert_int_equal(pthread_create(&thread, NULL, acquire_again, &again), 0);
 		pthread_join(thread, NULL);
+		must(morsel_iommu_domain_info(morsel_iommu_domain(lab->device), &after));
+		assert_int_equal(after.maps, before.maps);
+		assert_int_equal(after.unmaps, before.unmaps);
 		assert_int_equal(trapped, 0);
 		assert_int_equal(again.rc, 0);
 		assert_int_equal(again.rounds, 1000);

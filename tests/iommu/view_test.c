@@ -81,7 +81,7 @@ static int by_address(void **state)
 
 static int with_dirty(void **state)
 {
-	const struct fake_rules rules = {.map_file = true, .dirty = true};
+	const struct fake_rules rules = {.dirty = true};
 
 	return set_up_with(state, &rules, MORSEL_IOMMU_AUTO);
 }

@@ -193,7 +193,6 @@ static void info_json(struct look *look)
 	json_u64(&json, "entries_max", look->domain.entries_max);
 	json_u64(&json, "memlock", look->domain.bytes_memlock);
 	json_bool(&json, "dirty_tracking", look->domain.dirty_tracking);
-	json_bool(&json, "by_file", look->domain.by_file);
 	json_end(&json);
 }
 

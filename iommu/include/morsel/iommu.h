@@ -18,9 +18,8 @@
  *
  * Two ways into the kernel. MORSEL_IOMMU_TYPE1 is VFIO's container and group: every kernel with
  * VFIO. MORSEL_IOMMU_IOMMUFD is VFIO's device node and /dev/iommu: Linux 6.6, where it is
- * configured; 6.13 for its way without a mapping in the process, which is used where it is there.
- * Without a choice the library takes iommufd if the device has a node and /dev/iommu opens, else
- * type1; the domain's info says which.
+ * configured. Without a choice the library takes iommufd if the device has a node and /dev/iommu
+ * opens, else type1; the domain's info says which.
  *
  * Pinned memory. What is translated is pinned by the kernel and counts against RLIMIT_MEMLOCK; the
  * library counts too, and refuses with the number that would be needed before the kernel does.
@@ -239,7 +238,7 @@ struct morsel_iommu_domain_info {
 	uint32_t devices;
 	uint32_t ranges;	 /* how many morsel_iommu_range() knows */
 	uint32_t dirty_tracking; /* 1: views can tell what devices wrote */
-	uint32_t by_file;	 /* 1: pages are pinned through the pool's file (IOAS_MAP_FILE) */
+	uint32_t reserved;
 	uint64_t page_sizes;	 /* bit n: the IOMMU has pages of 1 << n bytes */
 	uint64_t views;
 	uint64_t entries;	       /* mappings that exist now */
