@@ -47,7 +47,7 @@ class Manual(unittest.TestCase):
 
     def test_references_lead_somewhere(self):
         folder = os.path.join(support.SOURCE, "docs", "man")
-        pages = os.listdir(folder) + ["libmorsel.3"]
+        pages = os.listdir(folder) + ["libmorsel.3", "libmorsel-iommu.3"]
         for page in pages[:-1]:
             with open(os.path.join(folder, page)) as file:
                 text = file.read()
@@ -61,14 +61,15 @@ class Manual(unittest.TestCase):
 
     def test_library_page_has_every_function(self):
         script = os.path.join(support.SOURCE, "tools", "lib", "header_manual.py")
-        folder = os.path.join(support.SOURCE, "core", "include", "morsel")
-        headers = sorted(os.path.join(folder, name) for name in os.listdir(folder))
-        _, names, _ = support.run(sys.executable, script, "--functions", *headers)
-        _, page, err = support.run(sys.executable, script, *headers)
-        self.assertEqual(err, b"")
-        self.assertGreater(len(names.split()), 25)
-        for name in names.split():
-            self.assertIn(name + b"(", page)
+        for room in ("core", "iommu"):
+            folder = os.path.join(support.SOURCE, room, "include", "morsel")
+            headers = sorted(os.path.join(folder, name) for name in os.listdir(folder))
+            _, names, _ = support.run(sys.executable, script, "--functions", *headers)
+            _, page, err = support.run(sys.executable, script, *headers)
+            self.assertEqual(err, b"")
+            self.assertGreater(len(names.split()), 25)
+            for name in names.split():
+                self.assertIn(name + b"(", page)
 
 
 class Completion(support.PoolTest):

@@ -6,6 +6,7 @@ blank line or comment. Comments become paragraphs, declarations stay as they are
 of a header is its introduction; a comment of dashes (---- pools ----) begins a section.
 
     header_manual.py --output libmorsel.3 HEADER...
+    header_manual.py --library morsel-iommu --about "..." --output libmorsel-iommu.3 HEADER...
     header_manual.py --functions HEADER...      the names of all MORSEL_API functions
 """
 import argparse
@@ -122,24 +123,30 @@ def order(path):
     return (name != "morsel.h", name)
 
 
-def manual(paths):
-    out = [".Dd November 22, 2026", ".Dt LIBMORSEL 3", ".Os", ".Sh NAME", ".Nm libmorsel",
-           ".Nd memory shared between processes and devices, as objects", ".Sh SYNOPSIS"]
+def manual(paths, library, about):
+    name = "lib" + library
+    out = [".Dd November 22, 2026", ".Dt %s 3" % name.upper(), ".Os", ".Sh NAME", ".Nm " + name,
+           ".Nd " + about, ".Sh SYNOPSIS"]
     for path in paths:
         out.append(".In morsel/" + os.path.basename(path))
-    out += [".Pp", "cc `pkg-config \\-\\-cflags \\-\\-libs morsel`", ".Sh DESCRIPTION",
+    out += [".Pp", "cc `pkg-config \\-\\-cflags \\-\\-libs %s`" % library, ".Sh DESCRIPTION",
             "This page is made from the public headers.", "The words are explained in",
             ".Xr morsel 7 ."]
     for path in paths:
         with open(path, encoding="utf-8") as file:
             out += header_page(path, file.read())
-    out += [".Sh SEE ALSO", ".Xr morsel 1 ,", ".Xr morsel 7"]
+    out += [".Sh SEE ALSO", ".Xr morsel 1 ,"]
+    out += [".Xr libmorsel 3 ,"] if library != "morsel" else []
+    out += [".Xr morsel 7"]
     return "\n".join(out) + "\n"
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--output")
+    parser.add_argument("--library", default="morsel")
+    parser.add_argument("--about",
+                        default="memory shared between processes and devices, as objects")
     parser.add_argument("--functions", action="store_true")
     parser.add_argument("header", nargs="+")
     args = parser.parse_args()
@@ -150,7 +157,7 @@ def main():
                 for name in functions(file.read()):
                     print(name)
         return 0
-    page = manual(paths)
+    page = manual(paths, args.library, args.about)
     if args.output:
         with open(args.output, "w", encoding="utf-8") as file:
             file.write(page)
