@@ -57,6 +57,13 @@ CONFIGURATIONS = {
         ("late view, cloner dies", "-DLATE -DNO_A -DDEATH=0", ""),
         ("late view dies", "-DLATE -DNO_A -DDEATH=3", ""),
     ],
+    "move": [
+        ("two views", "", ""),
+        ("late view", "-DLATE", ""),
+        ("mover dies", "-DDEATH=0", ""),
+        ("user dies", "-DDEATH=1", ""),
+        ("who follows dies", "-DDEATH=2", ""),
+    ],
 }
 
 # In which configuration the lack of a guard must show.
@@ -84,6 +91,12 @@ WITHOUT = {
         "PAGE_RECHECK": "-DTWO -DNO_B", "FOLLOW_FIRST": "-DTWO", "RECOUNT": "-DDEATH=2",
         "COPY_NOTED": "-DDEATH=2", "REPAIR_THAWS": "-DDEATH=0", "REPAIR_UNLOCKS": "-DDEATH=2",
         "REPAIR_DROPS": "-DDEATH=0",
+    },
+    "move": {
+        "STOP_WRITERS": "", "PINS_LOOKED_AT": "", "PUNCH": "", "COUNTED": "", "STALE_MAPS": "",
+        "UNDER_LOCK": "", "NOT_FOR_LAG": "", "LETTER_HOLDS": "", "FOLLOW_PINS": "", "LATE_COUNT": "-DLATE",
+        "LATE_SETTLES": "-DLATE", "REPAIR_ENTERS": "-DDEATH=0", "REPAIR_PUNCHES": "-DDEATH=0",
+        "REPAIR_COUNTS": "-DDEATH=0",
     },
 }
 
