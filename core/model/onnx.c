@@ -7,8 +7,8 @@
  *"function/domain/name/..." > training_info > graphs > ...              "training/0/algorithm/..."
  *
  * Nodes go by their first output, which the format makes unique within a graph; without one by
- *their name, else by "#" and their index. Sparse tensors are two: ".../values" and ".../indices". A
- *list has its index behind the attribute. A message is read twice where its name stands inside it.
+ * their name, else by "#" and their index. Sparse tensors are two: ".../values" and ".../indices". A
+ * list has its index behind the attribute. A message is read twice where its name stands inside it.
  */
 #include "model/onnx.h"
 

@@ -1,18 +1,23 @@
 /*
  * Cloning: the source's whole tree becomes the clone's too, by one more link to its root table.
  *
- *  1 The clone is a record of its own without content, name or views, before anything is shared.
- *  2 Under the source's record lock: frozen says who clones, full fence, then wait for retargets of
- *    the family and fills of the source that were there. Pairs with the fence of who begins one
- *    (break.c, fault.c): either he sees frozen and waits outside, or we wait for him. From here on
- * no protection of the source is lifted and no page of it is linked, but evicting and filling for
- *    readers go on: they change no content.
- *  3 Every writable view of the source is protected: from the return of the last of these calls on,
- *    nobody writes. This is the cut. A view that is published later waits for our intent.
- *  4 One more link to the root table is counted, the source's root is marked SHARED, the clone's
- * record gets it; frozen ends. A write now faults, finds the way SHARED, and breaks. 5 Death before
- * 4 is over: the clone is a record without a name that goes with its dead user, whatever it links
- * by then; counts are made anew, frozen ends. Protections that stay cost a fault each.
+ *  1. The clone is a record of its own without content, name or views, before anything is shared.
+ *
+ *  2. Under the source's record lock: frozen says who clones, full fence, then wait for retargets
+ *     of the family and fills of the source that were there. Pairs with the fence of who begins one
+ *     (break.c, fault.c): either he sees frozen and waits outside, or we wait for him. From here on
+ *     no protection of the source is lifted and no page of it is linked, but evicting and filling
+ *     for readers go on: they change no content.
+ *
+ *  3. Every writable view of the source is protected: from the return of the last of these calls
+ *     on, nobody writes. This is the cut. A view that is published later waits for our intent.
+ *
+ *  4. One more link to the root table is counted, the source's root is marked SHARED, the clone's
+ *     record gets it; frozen ends. A write now faults, finds the way SHARED, and breaks.
+ *
+ *  5. Death before 4 is over: the clone is a record without a name that goes with its dead user,
+ *     whatever it links by then; counts are made anew, frozen ends. Protections that stay cost a
+ *     fault each.
  */
 #include <morsel/clone.h>
 

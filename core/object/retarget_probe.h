@@ -1,16 +1,22 @@
 /*
  * Probes of a retarget that say which leaves they are about, for a trace that is compared with the
- *model (tests/models/replay.py). In a build without MORSEL_PROBES they are nothing.
+ * model (tests/models/replay.py). In a build without MORSEL_PROBES they are nothing.
  *
  * An entry of the trace has these words:
  *
- *	0  intent's index | kind << 16 | step << 24 | level << 32 | flags << 40 | words of masks <<
- *48 1  serial of the transition	2  the morsel's record 3  first leaf of the batch: frame of
- *its table << 9 | index (before it is known: 0) 4  ...	masks over the leaves from there on: those
- *it is about, then which of them are MAPPED, DIRTY, and neither MAPPED nor EVICTED
+ *	0	intent's index | kind << 16 | step << 24 | level << 32 | flags << 40 | words << 48
+ *
+ *	1	serial of the transition
+ *
+ *	2	the morsel's record
+ *
+ *	3	first leaf of the batch, frame of its table << 9 | index; 0 before it is known
+ *
+ *	4 ...	masks of so many words over the leaves from there on: those it is about; then which
+ *		of them are MAPPED, DIRTY, and neither MAPPED nor EVICTED
  *
  * Flags: HELD, each of these leaves is locked by this intent, and is what the transition takes it
- *for; NAMED, the intent names them.
+ * for; NAMED, the intent names them.
  */
 #ifndef MRS_OBJECT_RETARGET_PROBE_H
 #define MRS_OBJECT_RETARGET_PROBE_H

@@ -1,6 +1,6 @@
 /*
  * The budget: how much of a pool may be resident, and the watermarks between which the evictor
- *works.
+ * works.
  *
  *	0 ... low ... high ... budget
  *	      stops   begins   refused, or waited for: back.c

@@ -2,18 +2,19 @@
  * Counts of frames (MRS_PROP_SHARES): an array with holes.
  *
  * A hash of cache lines was built first and measured at 3 to 6 times an array's cost, for a count
- *in a line of its own spoils the cache that eight neighbours' counts share; so this is an array. A
- *page of it, for 1024 frames, gets memory when the first of them has a count: frames without counts
- *cost frame numbers, of which a pool has more than memory.
+ * in a line of its own spoils the cache that eight neighbours' counts share; so this is an array. A
+ * page of it, for 1024 frames, gets memory when the first of them has a count: frames without counts
+ * cost frame numbers, of which a pool has more than memory.
  *
  *	state.properties[3 + n]  the block for frames n * 2^27 ...: first frame | order << 40 |
- *serial << 48 block                    a bit for each page that has memory; pages of 1024 counts of
- *32 bits
+ *				 serial << 48
+ *
+ *	block			 a bit for each page that has memory; pages of 1024 counts of 32 bits
  *
  *  1. A page's bit is set after the page has memory, and never cleared while the block lives.
- *Reading a page whose bit is clear would give it memory: so nobody does.
+ * Reading a page whose bit is clear would give it memory: so nobody does.
  *  2. A count is changed by fetch-and-add only. It does not go below 0, but for a moment where two
- *race to take the last one: then the one that took it below 0 is the one who failed, and undoes it.
+ * race to take the last one: then the one that took it below 0 is the one who failed, and undoes it.
  *     Readers take a count below 0 for 0; a death in between is mended by mrs_counts_repair().
  *  3. The block is replaced as the hash table is (property.c, 2 to 4) when the pool has grown.
  */

@@ -1,13 +1,14 @@
 /*
  * Adding and removing swap targets, safe against death at any instruction.
  *
- *	add	record linked as NEW with our transition's number; map; file; then ACTIVE in one
- *store remove	LEAVING: takes no more; behind the closed gate, when it is empty: GONE, with our
- *number; then taken apart
+ *	add	record linked as NEW with our transition's number; map; file; then ACTIVE, by one store
+ *
+ *	remove	LEAVING: takes no more; behind the closed gate, when it is empty: GONE, with our
+ *		number; then taken apart
  *
  * A record with a transition's number is taken apart by who repairs that transition's death. Who
- *saves looks at the state inside its transition, and again after each time it may have been parked:
- *so behind the gate a LEAVING target that is empty stays empty.
+ * saves looks at the state inside its transition, and again after each time it may have been parked:
+ * so behind the gate a LEAVING target that is empty stays empty.
  */
 #include <errno.h>
 #include <libgen.h>

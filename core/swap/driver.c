@@ -2,9 +2,9 @@
  * Places of drivers as swap targets: pages on devices that this process drives by itself.
  *
  * A place has the map and the head of a file target (file.c), and its bytes are moved by the
- *driver's run(). Who has opened a place keeps it until the pool handle is closed: in a handler of
- *SIGBUS nothing can be opened, so that is done before, and a place that is not there then is an
- *error.
+ * driver's run(). Who has opened a place keeps it until the pool handle is closed: in a handler of
+ * SIGBUS nothing can be opened, so that is done before, and a place that is not there then is an
+ * error.
  *
  *	swap->places -> newest -> ... -> oldest		a chain that only grows; the serial of the
  *							target tells whose it is

@@ -3,15 +3,15 @@
  *
  * A pool has up to MRS_SWAP_TARGETS of them, listed in a frame of the pool (state.swap_table), so
  * that every attached process reaches them: a file or block device, or memory of the pool itself
- *that holds pages compressed. A target is one table of operations; the rest of the core sees slots:
+ * that holds pages compressed. A target is one table of operations; the rest of the core sees slots:
  *
  *	slot	0 none; else (target + 1) << 56 | what the target makes of the other 56 bits;
  *		MRS_SWAP_ZERO is a page of zeros, which no target keeps. Pages filled with another
  *		byte are MRS_SWAP_FILLED | the byte
  *
  * Slots are allocated by lock-free means in shared memory, so that any process may save while
- *others load and free. A page's slot stays where its content stays the same: a clean page is
- *evicted anew without writing. Content is checked by CRC-32C at every load.
+ * others load and free. A page's slot stays where its content stays the same: a clean page is
+ * evicted anew without writing. Content is checked by CRC-32C at every load.
  *
  * Threads: save and load of different slots may run at the same time in any process. Nothing here
  * takes a leaf lock. mrs_swap_load_one() is async-signal-safe: no lock, no malloc.

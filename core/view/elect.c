@@ -1,11 +1,14 @@
 /*
  * The election: one lock of the pool's file, and an announcement of who has it.
  *
- *  1 Who gets the lock draws a secret and a serial number, binds a socket named after pool and
- * serial, listens, and then announces slot and serial in state.pager. 2 Who reads the announcement
- * finds the socket, or finds that nobody listens: then the pager has died since, its lock is free,
- * and he is a candidate. 3 Who resigns takes the announcement back, closes the socket, and only
- * then lets go of the lock. Only who holds the lock writes the announcement, so it never names two.
+ *  1. Who gets the lock draws a secret and a serial number, binds a socket named after pool and
+ *     serial, listens, and then announces slot and serial in state.pager.
+ *
+ *  2. Who reads the announcement finds the socket, or finds that nobody listens: then the pager has
+ *     died since, its lock is free, and he is a candidate.
+ *
+ *  3. Who resigns takes the announcement back, closes the socket, and only then lets go of the
+ *     lock. Only who holds the lock writes the announcement, so it never names two.
  */
 #include <errno.h>
 #include <stddef.h>

@@ -2,22 +2,28 @@
  * Asking and answering. See mailbox.h; where the words lie: pool/format.h, struct mrs_mail.
  *
  *	asker: request ---- word ----> inbox of each, doorbell rings
- *	       waiting [1 1 1]  <----- each: does it, takes its bit out, the last one wakes the
- *asker
+ *	       waiting [1 1 1]  <----- each: does it, takes its bit out, the last one wakes him
  *
  * Why no acknowledgement is taken for one that was not given:
- *  1 A bit of waiting is set by the asker before the word is posted, and cleared by the asked after
- *it has done what was asked (release; the asker's look acquires). Or by the asker, when the process
- *    that was asked is dead: then its mappings are gone.
- *  2 Every word that the asked change holds the request's serial, and they change it by
- *compare-and-swap from a value with that serial. Serials are drawn from the pool and used once. So
- *who was stopped before his answer cannot answer a later request, of this process or of the slot's
- *next one. 3 At a time-out the bits stay as they are until the request is written anew, with
- *another serial: nobody is counted as having answered. The word is taken out of the inbox, if it is
- *still there. 4 A reader of a request compares its serial before and after the fields; a writer
- *changes it to 0 before, and to the new one after them. 5 Liveness is the slot's lock, asked at
- *most once in PROBE_NS and process. A slot whose owner has changed, or has no service thread (no
- *view then), is passed by.
+ *
+ *  1. A bit of waiting is set by the asker before the word is posted, and cleared by the asked
+ *     after it has done what was asked (release; the asker's look acquires). Or by the asker, when
+ *     the process that was asked is dead: then its mappings are gone.
+ *
+ *  2. Every word that the asked change holds the request's serial, and they change it by compare-
+ *     and-swap from a value with that serial. Serials are drawn from the pool and used once. So who
+ *     was stopped before his answer cannot answer a later request, of this process or of the slot's
+ *     next one.
+ *
+ *  3. At a time-out the bits stay as they are until the request is written anew, with another
+ *     serial: nobody is counted as having answered. The word is taken out of the inbox, if it is
+ *     still there.
+ *
+ *  4. A reader of a request compares its serial before and after the fields; a writer changes it to
+ *     0 before, and to the new one after them.
+ *
+ *  5. Liveness is the slot's lock, asked at most once in PROBE_NS and process. A slot whose owner
+ *     has changed, or has no service thread (no view then), is passed by.
  */
 #include "view/mailbox.h"
 

@@ -1,15 +1,19 @@
 /*
  * Stopping the writers: the pager write-protects pages in every process, through their descriptors.
  *
- *  1 The caller has locked the leaves, and then reads the registry after a full fence (registry.h):
- * a view that it does not see waits for the lock before its process may use it. 2 Each writable
- * view that overlaps is protected before this returns, or this fails. The kernel has flushed every
- * processor's translation when the ioctl returns, also of a process that is stopped. 3 A view whose
- * process is dead, or whose memory is gone (ESRCH), writes no more. Where a view has no mapping
- * (ENOENT), nobody writes through it: what is mapped there later is registered before it is used,
- * and its process waits for locked leaves, as in 1. 4 A view that has not followed a move yet may
- * be mapping new frames this very moment, so its protection would prove nothing: this fails, and is
- * tried again later.
+ *  1. The caller has locked the leaves, and then reads the registry after a full fence
+ *     (registry.h): a view that it does not see waits for the lock before its process may use it.
+ *
+ *  2. Each writable view that overlaps is protected before this returns, or this fails. The kernel
+ *     has flushed every processor's translation when the ioctl returns, also of a process that is
+ *     stopped.
+ *
+ *  3. A view whose process is dead, or whose memory is gone (ESRCH), writes no more. Where a view
+ *     has no mapping (ENOENT), nobody writes through it: what is mapped there later is registered
+ *     before it is used, and its process waits for locked leaves, as in 1.
+ *
+ *  4. A view that has not followed a move yet may be mapping new frames this very moment, so its
+ *     protection would prove nothing: this fails, and is tried again later.
  */
 #include <errno.h>
 #include <stdlib.h>

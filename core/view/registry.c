@@ -1,25 +1,31 @@
 /*
  * The registry of views and pins. The protocol stands in registry.h; why it is right:
  *
- *  1 Newcomer N: stores (cell or pin), full fence, then loads the intents of all slots.
- *  2 Retarget R: stores (its intent, whole; then the locks), full fence, then loads the registry.
- *  3 The two fences have an order. If R's is first, all that R stored before it is what N loads: N
- *    waits until R is over. If N's is first, R sees the cell or pin. An intent that N sees in part
- *is one whose fence is yet to come, so whatever N makes of it is right. 4 N waits only for intents
- *that it saw: one that begins later has its fence after N's. It waits for the serial or the op to
- *change; who dies in between is repaired, which clears the op. 5 R skips a slot whose count of pins
- *is 0: the count is raised before the pin is written, and both before N's fence. 6 A cell is used
- *again: R may read the old view's address with the new one's pages. The old one is unmapped, and
- *the new one is a newcomer that has not passed its fence when R passed its own: it waits for R. The
- *version keeps what R makes of the cell from being a mixture.
+ *  1. Newcomer N: stores (cell or pin), full fence, then loads the intents of all slots.
+ *
+ *  2. Retarget R: stores (its intent, whole; then the locks), full fence, then loads the registry.
+ *
+ *  3. The two fences have an order. If R's is first, all that R stored before it is what N loads: N
+ *     waits until R is over. If N's is first, R sees the cell or pin. An intent that N sees in part
+ *     is one whose fence is yet to come, so whatever N makes of it is right.
+ *
+ *  4. N waits only for intents that it saw: one that begins later has its fence after N's. It waits
+ *     for the serial or the op to change; who dies in between is repaired, which clears the op.
+ *
+ *  5. R skips a slot whose count of pins is 0: the count is raised before the pin is written, and
+ *     both before N's fence.
+ *
+ *  6. A cell is used again: R may read the old view's address with the new one's pages. The old one
+ *     is unmapped, and the new one is a newcomer that has not passed its fence when R passed its
+ *     own: it waits for R. The version keeps what R makes of the cell from being a mixture.
  *
  *	slot: views -> VIEW cell -> VIEW cell -> 0	chained inside a transition, which names it;
  *	               | pin_more			taken and left outside one
  *	               +-> PIN cell -> 0
  *
  * The lock of a handle's registry protects its list of own views and who takes a VIEW cell; the
- *lock of a listed view who takes a pin. No transition begins under either; a view's own lock may
- *follow the first one (in mrs_registry_each_own()).
+ * lock of a listed view who takes a pin. No transition begins under either; a view's own lock may
+ * follow the first one (in mrs_registry_each_own()).
  */
 #include "view/registry.h"
 

@@ -6,10 +6,13 @@
  * quarantine although nobody touches them. It runs in the service thread and so neither waits nor
  * asks: what is under way or not resident is left to its fault.
  *
- *  1 The pages are pinned, and no retarget or clone is under way: nothing moves or goes away
- * meanwhile. 2 All of a run is resident: between mmap() and registration no touch can find a hole.
- *  3 Writes in between are not told of: so nothing of the morsel counts as clean any more, from
- * before on; and what has other owners is left alone in a view that may write.
+ *  1. The pages are pinned, and no retarget or clone is under way: nothing moves or goes away
+ *     meanwhile.
+ *
+ *  2. All of a run is resident: between mmap() and registration no touch can find a hole.
+ *
+ *  3. Writes in between are not told of: so nothing of the morsel counts as clean any more, from
+ *     before on; and what has other owners is left alone in a view that may write.
  */
 #include <errno.h>
 
