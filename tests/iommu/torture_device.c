@@ -213,7 +213,7 @@ static void open_device(struct actor *a)
 	char bdf[MORSEL_IOMMU_BDF_BYTES];
 	int rc;
 
-	if (!edu_find(bdf))
+	if (!edu_find(bdf, 0))
 		die(a, "finding an edu", -ENODEV);
 	rc = morsel_iommu_open(bdf, NULL, &a->device);
 	if (!rc)
@@ -266,7 +266,7 @@ static int probe(void)
 {
 	char bdf[MORSEL_IOMMU_BDF_BYTES];
 
-	if (edu_find(bdf))
+	if (edu_find(bdf, 0))
 		return 0;
 	fprintf(stderr, "skipped: no edu here\n");
 	return 77;
