@@ -6,6 +6,7 @@ has ended only if its END mark arrived; whatever else happens (a panic, silence 
 time-out permits, QEMU gone) makes it and all that come after it failures, with the last lines.
 """
 
+import ctypes
 import dataclasses
 import os
 import re
@@ -44,6 +45,11 @@ class Result:
     code: int = -1
     seconds: float = 0
     output: str = ""
+
+
+def end_with_parent():
+    """A machine does not outlive the lab, however that ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class Growing:
@@ -124,6 +130,7 @@ class Guest:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdin=None if shell else subprocess.DEVNULL,
                 stdout=None if shell else log, stderr=log, start_new_session=not shell,
+                preexec_fn=end_with_parent,
                 env=self.lab.qemu(self.machine.iommu).environment())
 
     def gone(self):
