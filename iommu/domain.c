@@ -67,13 +67,16 @@ void mrs_domain_free(struct morsel_domain *domain)
 
 /* ---- joining and leaving ---- */
 
-/* How many of the domain's devices still translate. */
+/* How many of the domain's devices still translate. The domain's lock is held, no device's. */
 static uint32_t living(const struct morsel_domain *domain)
 {
 	uint32_t count = 0;
 
-	for (const struct morsel_device *d = domain->devices; d; d = d->next)
+	for (struct morsel_device *d = domain->devices; d; d = d->next) {
+		pthread_mutex_lock(&d->lock);
 		count += !d->gone;
+		pthread_mutex_unlock(&d->lock);
+	}
 	return count;
 }
 
