@@ -114,7 +114,9 @@ def build(lab, folder, jobs):
             say(f"this source does not grant {option}")
         make(log, source, out, f"-j{jobs}", "vmlinux", "modules")
         done = work / "done"
-        make(log, source, out, f"INSTALL_MOD_PATH={done}", "DEPMOD=true", "modules_install")
+        done.mkdir()
+        if (out / "modules.order").read_text().strip():
+            make(log, source, out, f"INSTALL_MOD_PATH={done}", "DEPMOD=true", "modules_install")
         keep(done, out, version)
         done.rename(folder)
     finally:
