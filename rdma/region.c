@@ -1,13 +1,14 @@
 /*
  * Regions. Each lies in one block of 2 MiB of the morsel, so that a piece that goes takes little
- *with it, and blocks stand in an array, so that finding one is an index and a short list.
+ * with it, and blocks stand in an array, so that finding one is an index and a short list.
  *
  *	held	by a grant: its keys are in use
  *	kept	by nobody: registered still, in a list by age; the next grant finds it for nothing
  *
  * A kept region goes when there are too many of them, when its pages are to go, or when registering
  * another one failed for want of memory. A region is the pages that were granted and none beside
- *them: those may go while it is held.
+ * them: those may go while it is held. So the same pages find their region again, and others get one
+ * of their own.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -77,7 +78,7 @@ static struct mrs_rdma_region *find(const struct mrs_rdma *rdma, uint64_t first,
 {
 	struct mrs_rdma_region *region = rdma->block[block_of(rdma, first)];
 
-	while (region && !(region->first <= first && end <= region->end))
+	while (region && (region->first != first || region->end != end))
 		region = region->next;
 	return region;
 }

@@ -46,15 +46,27 @@ static struct {
 	uint32_t rkey;
 } seen[SEEN];
 
+static struct mrs_rdma_region *covering(struct mrs_rdma *rdma, uint64_t offset)
+{
+	struct mrs_rdma_region *region = rdma->block[(rdma->phase + offset) / MRS_BLOCK_BYTES];
+
+	while (region && !(region->first <= offset && offset < region->end))
+		region = region->next;
+	return region;
+}
+
 static uint32_t key_of(struct mrs_rdma *rdma, uint64_t offset)
 {
 	uint64_t page = (mrs_rdma_window_address(rdma) + offset) / PAGE;
-	struct mrs_rdma_region *region = rdma->block[(rdma->phase + offset) / MRS_BLOCK_BYTES];
+	struct mrs_rdma_region *region, *made;
 
 	pthread_mutex_lock(&rdma->lock);
-	region = rdma->block[(rdma->phase + offset) / MRS_BLOCK_BYTES];
-	while (region && !(region->first <= offset && offset < region->end))
-		region = region->next;
+	region = covering(rdma, offset);
+	/* What the core has mapped a grant would find: here without one. */
+	if (!region && !mrs_rdma_region_hold(rdma, offset / PAGE * PAGE, PAGE, &made)) {
+		mrs_rdma_region_release(rdma, &made, 1);
+		region = made;
+	}
 	if (region) {
 		seen[page % SEEN].page = page;
 		seen[page % SEEN].rkey = region->mr->rkey;

@@ -95,22 +95,37 @@ static int to_send(struct ibv_qp *qp)
 				     IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
 }
 
-static int reset(struct ibv_qp *qp)
+/* A pair that has seen an error is not used again: what was under way may still answer. */
+static int make_pairs(struct wire *wire)
 {
-	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RESET};
+	struct ibv_qp_init_attr attr = {.qp_type = IBV_QPT_RC,
+					.sq_sig_all = 1,
+					.send_cq = wire->cq,
+					.recv_cq = wire->cq,
+					.cap = {.max_send_wr = 16,
+						.max_recv_wr = 16,
+						.max_send_sge = 8,
+						.max_recv_sge = 1}};
 
-	return ibv_modify_qp(qp, &attr, IBV_QP_STATE);
+	for (unsigned i = 0; i < 2; i++) {
+		if (wire->qp[i])
+			ibv_destroy_qp(wire->qp[i]);
+		wire->qp[i] = ibv_create_qp(wire->pd, &attr);
+		if (!wire->qp[i])
+			return say("queue pairs");
+	}
+	return 0;
 }
 
 static int connect_both(struct wire *wire)
 {
 	struct ibv_wc done;
-	int rc = 0;
+	int rc = make_pairs(wire);
 
-	for (unsigned i = 0; i < 2 && !rc; i++)
-		rc = reset(wire->qp[i]) || to_init(wire->qp[i]);
 	while (ibv_poll_cq(wire->cq, 1, &done) > 0)
 		;
+	for (unsigned i = 0; i < 2 && !rc; i++)
+		rc = to_init(wire->qp[i]);
 	for (unsigned i = 0; i < 2 && !rc; i++)
 		rc = to_receive(wire, wire->qp[i], wire->qp[1 - i]);
 	for (unsigned i = 0; i < 2 && !rc; i++)
@@ -120,24 +135,9 @@ static int connect_both(struct wire *wire)
 
 static int make_queues(struct wire *wire)
 {
-	struct ibv_qp_init_attr attr = {.qp_type = IBV_QPT_RC,
-					.sq_sig_all = 1,
-					.cap = {.max_send_wr = 16,
-						.max_recv_wr = 16,
-						.max_send_sge = 8,
-						.max_recv_sge = 1}};
-
 	wire->pd = ibv_alloc_pd(wire->context);
 	wire->cq = ibv_create_cq(wire->context, 64, NULL, NULL, 0);
-	if (!wire->pd || !wire->cq)
-		return say("a domain and a queue");
-	attr.send_cq = attr.recv_cq = wire->cq;
-	for (unsigned i = 0; i < 2; i++) {
-		wire->qp[i] = ibv_create_qp(wire->pd, &attr);
-		if (!wire->qp[i])
-			return say("queue pairs");
-	}
-	return 0;
+	return wire->pd && wire->cq ? 0 : say("a domain and a queue");
 }
 
 static void attribute(struct nlmsghdr *message, unsigned short type, const char *text)

@@ -7,7 +7,8 @@ A stage is one way to build and run the suite:
   tsan     ThreadSanitizer; the stress and unit tests of the concurrent rooms
   user     the dev stage again as an ordinary user, from a copy that this user built
   fuzz     each fuzz target for a while, from its corpus
-  mutants  each seeded fault must be found by the test that its patch names
+  mutants  each seeded fault must be found by the test that its patch names: a quarter of them at
+           reduced counts (MORSEL_SEED says which), all with --full or --mutants
   lab      machines of tests/lab/machines.tsv are booted, emulated, with the tests that belong there
 
 tests/environments.tsv says which tests may be skipped in which environment: a test that is skipped
@@ -33,6 +34,7 @@ import mutants as mutants_stage  # noqa: E402
 TREE = Path(__file__).resolve().parents[2]
 STAGES = ["dev", "asan", "tsan", "user", "fuzz", "mutants", "lab"]
 JOBS = str(os.cpu_count() or 2)
+MUTANT_PARTS = 4  # of which one is run at reduced counts; MORSEL_SEED says which
 LAB_TESTS = "labhost"  # tests that boot a machine; those of label lab run inside of one
 
 
@@ -98,8 +100,9 @@ def ctest(stage, tally, preset, environment, source=TREE, labels=None, wrapper=(
                results, "--output-on-failure", "--repeat", "until-pass:2"]
     if labels:
         command += ["-L", labels]
+    left_out = "^lab|^models" if stage == "user" else "^lab"  # the models are the same for every user
     if labels != LAB_TESTS:
-        command += ["-LE", "^lab"]
+        command += ["-LE", left_out]
     log = source / "build" / f"{preset}.ctest.log"
     with open(log, "w") as output:
         run(command, cwd=source, stdout=output, stderr=subprocess.STDOUT)
@@ -130,13 +133,13 @@ def ctest(stage, tally, preset, environment, source=TREE, labels=None, wrapper=(
             print(output[-3000:])
             tally.add(stage, name, "failed", "see build/" + log.name)
     if not labels:
-        for name in sorted(set(listed) - seen - tests_of_lab(source / "build" / preset)):
+        for name in sorted(set(listed) - seen - tests_labelled(source / "build" / preset, left_out)):
             tally.add(stage, name, "failed", "listed in tests/environments.tsv, but gone")
 
 
-def tests_of_lab(folder):
-    """The tests of a build that the other stages leave to the stage lab."""
-    listing = subprocess.run(["ctest", "--test-dir", folder, "-N", "-L", "^lab"], capture_output=True, text=True)
+def tests_labelled(folder, labels):
+    """The tests of a build that a stage leaves to others."""
+    listing = subprocess.run(["ctest", "--test-dir", folder, "-N", "-L", labels], capture_output=True, text=True)
     return set(re.findall(r"Test +#\d+: (\S+)", listing.stdout))
 
 
@@ -265,8 +268,9 @@ def main():
         elif stage == "lab":
             stage_lab(tally, options.full, kernel)
         else:
-            seeds = range(1, 6) if options.full or options.mutants else range(1, 2)
-            mutants_stage.run_all(TREE, tracked_files(), seeds, tally)
+            every = options.full or options.mutants
+            seeds = range(1, 6) if every else [int(os.environ.get("MORSEL_SEED", "1"))]
+            mutants_stage.run_all(TREE, tracked_files(), seeds, tally, 1 if every else MUTANT_PARTS)
         durations[stage] = round(time.monotonic() - began)
     print("seconds per stage:", json.dumps(durations))
     for failure in tally.failures:
