@@ -105,6 +105,7 @@ class Guest:
             "LAB_BIND": " ".join(machine.bound()), "LAB_PAGES": machine.pages or "",
             "LAB_ADDRESS": f"10.9.0.{self.node + 1}" if machine.nodes > 1 else "",
             "LAB_RDMA": "yes" if machine.rdma else "",
+            "LAB_LIBRARIES": os.environ.get("LD_LIBRARY_PATH", ""),
             "LAB_SHARE": "yes" if machine.share else "", "LAB_NODE": self.node,
         }
         return "".join(f"{name}={shlex.quote(str(value))}\n" for name, value in values.items())
