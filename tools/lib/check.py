@@ -232,9 +232,11 @@ def stage_lab(tally, full, kernel):
     if not build("dev"):
         tally.add("lab", "build", "failed", "see build/dev.log")
         return
-    why = lab_stage.finish(kernel)
-    if why:
-        tally.add("lab", "kernel", "failed", why)
+    trouble = lab_stage.finish(kernel)
+    if trouble:
+        tally.add("lab", "kernel", *trouble)
+    if trouble and trouble[0] == "skipped":
+        return
     ctest("lab", tally, "dev", "root" if os.geteuid() == 0 else "user", labels=LAB_TESTS)
     lab_stage.run(tally, full)
 
