@@ -48,7 +48,7 @@ class Manual(unittest.TestCase):
     def test_references_lead_somewhere(self):
         folder = os.path.join(support.SOURCE, "docs", "man")
         written = os.listdir(folder)
-        pages = written + ["libmorsel.3", "libmorsel-gpu.3", "libmorsel-iommu.3"]
+        pages = written + ["libmorsel.3", "libmorsel-gpu.3", "libmorsel-iommu.3", "libmorsel-rdma.3"]
         for page in written:
             with open(os.path.join(folder, page)) as file:
                 text = file.read()
