@@ -255,7 +255,7 @@ def main():
     (TREE / "build").mkdir(exist_ok=True)
     tally = Tally()
     durations = {}
-    kernel = lab_stage.begin() if "lab" in stages else None
+    kernel = lab_stage.begin(options.full) if "lab" in stages else None
     for stage in stages:
         began = time.monotonic()
         print(f"== {stage}", flush=True)
