@@ -14,7 +14,7 @@ set_tests_properties(iommu_nvme_unplug_lab PROPERTIES LABELS lab TIMEOUT 120 SKI
 
 # Boots machines, and cuts their power.
 find_package(Python3 COMPONENTS Interpreter)
-if(Python3_Interpreter_FOUND AND NOT MORSEL_SANITIZE)
+if(Python3_Interpreter_FOUND)
   add_test(NAME iommu_nvme_powercut COMMAND ${Python3_EXECUTABLE} -B
     ${CMAKE_CURRENT_SOURCE_DIR}/nvme_powercut_test.py $<TARGET_FILE:iommu_nvme_lab_type1>)
   set_tests_properties(iommu_nvme_powercut PROPERTIES LABELS labhost TIMEOUT 900 RUN_SERIAL ON

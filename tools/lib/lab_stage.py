@@ -6,6 +6,7 @@ than all the rest, is for the full check: it is built in what the other stages l
 
 import atexit
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def begin(full):
     log = open(TREE / "build/lab-kernel.log", "wb")
     build = ("chrt --idle 0 true 2>/dev/null && idle='chrt --idle 0'; "
              f"exec $idle nice -n 19 python3 -B {LAB} kernel")
-    script = (f"python3 -B {LAB} fetch qemu newest 6.1 6.12 || exit {NOTHING}; "
+    script = (f"python3 -B {LAB} fetch qemu {'newest ' if full else ''}6.1 6.12 || exit {NOTHING}; "
               + (build if full else "exit 0"))
     background = subprocess.Popen(["sh", "-c", script], stdout=log, stderr=log,
                                   start_new_session=True)
@@ -58,19 +59,35 @@ def finish(background):
     return "skipped" if code == NOTHING else "failed", why
 
 
+def outcome_of(machine, result, may_skip):
+    if result.outcome == "skipped" and not may_skip:
+        return "failed", f"skipped, but must run on machine '{machine}': {result.why}"
+    return result.outcome, result.why
+
+
+def once_more(lab, full, machine, test):
+    """What becomes of it in a machine of its own: emulated ones lose their timers under load at times."""
+    print(f"  second run lab/{machine}/{test}: the first failed, see build/dev/lab/{machine}", flush=True)
+    only = f"^{re.escape(test.split('@')[0])}$"
+    for _, again, result, may_skip in suite.run(lab, TREE / "build/dev", full, only, [machine],
+                                                TREE / "build/dev/lab-again"):
+        if again == test:
+            return result, outcome_of(machine, result, may_skip)
+    return None, ("failed", "not run again")
+
+
 def run(tally, full):
-    """Every machine of tests/lab/machines.tsv, and what ran on it."""
+    """Every machine of tests/lab/machines.tsv, and what ran on it; what fails once more, as elsewhere."""
     try:
         lab = store.Lab()
         for machine, test, result, may_skip in suite.run(lab, TREE / "build/dev", full):
-            name = f"{machine}/{test}"
-            outcome, why = result.outcome, result.why
-            if outcome == "skipped" and not may_skip:
-                outcome, why = "failed", f"skipped, but must run on machine '{machine}': {why}"
+            outcome, why = outcome_of(machine, result, may_skip)
             if outcome == "failed":
                 print("\n".join(result.output.splitlines()[-40:]), flush=True)
-            else:
-                print(f"  {outcome} lab/{name} {result.seconds:.1f} s", flush=True)
-            tally.add("lab", name, outcome, why)
+                again, (outcome, why) = once_more(lab, full, machine, test)
+                result = again or result
+            if outcome != "failed":
+                print(f"  {outcome} lab/{machine}/{test} {result.seconds:.1f} s", flush=True)
+            tally.add("lab", f"{machine}/{test}", outcome, why)
     except LabError as error:
         tally.add("lab", "lab", "failed", str(error))
