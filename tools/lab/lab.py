@@ -45,7 +45,7 @@ def command_run(options):
     path = found_program(options.operands[0])
     kernel = lab.kernel(options.kernel, options.modules)
     program = boot.Program(Path(path).name, shlex.join([path, *options.operands[1:]]),
-                           (path, *options.file), options.timeout,
+                           (path, *map(os.path.abspath, options.file)), options.timeout,
                            "nobody" if options.user else "root")
     folder = log_folder(options)
     announce_debugger(options, kernel)
