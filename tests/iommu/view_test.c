@@ -214,7 +214,7 @@ static void phase(void **state)
 {
 	struct room *room = *state;
 	struct morsel *small = support_morsel(room->pool, "s", 3 * PAGE, 0, MORSEL_PAGES_4K);
-	struct morsel *morsel = support_morsel(room->pool, "m", 9 * MIB, MORSEL_CONTIGUOUS, 0);
+	struct morsel *morsel = support_morsel(room->pool, "m", 7 * MIB, MORSEL_CONTIGUOUS, 0);
 	struct morsel_view *before = view_of(room, small, 0), *view = view_of(room, morsel, 0);
 
 	must(morsel_iommu_entries(view, check_phase, NULL));

@@ -95,9 +95,9 @@ def ctest(stage, tally, preset, environment, source=TREE, labels=None, wrapper=(
     """Runs the built tests of one preset and tallies them against the environments table."""
     results = source / "build" / f"{preset}.xml"
     results.unlink(missing_ok=True)
-    # Once more what fails: many processes and time-outs on few processors. It is said which did.
+    # Up to twice more what fails: many processes and time-outs on few processors. It is said which did.
     command = [*wrapper, "ctest", "--test-dir", f"build/{preset}", "-j", JOBS, "--output-junit",
-               results, "--output-on-failure", "--repeat", "until-pass:2"]
+               results, "--output-on-failure", "--repeat", "until-pass:3"]
     if labels:
         command += ["-L", labels]
     left_out = "^lab|^models" if stage == "user" else "^lab"  # the models are the same for every user
