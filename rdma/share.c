@@ -82,20 +82,18 @@ void morsel_rdma_revoke(struct morsel_rdma_share *out)
 {
 	struct share *share = out->private_;
 	struct mrs_rdma *rdma;
+	int rc;
 
 	if (!share)
 		return;
 	rdma = morsel_view_target(out->view)->state;
 	pthread_mutex_lock(&rdma->lock);
-	/* What the NIC does not give back stays pinned, and granted: its frames serve nobody else.
-	 */
-	if (!mrs_rdma_deregister(rdma, share->mr)) {
-		pthread_mutex_unlock(&rdma->lock);
-		morsel_release(&share->grant);
-		pthread_mutex_lock(&rdma->lock);
-	}
+	rc = mrs_rdma_deregister(rdma, share->mr);
 	rdma->shares--;
 	pthread_mutex_unlock(&rdma->lock);
+	/* What the NIC does not give back stays pinned, and granted: its frames serve nobody else. */
+	if (!rc)
+		morsel_release(&share->grant);
 	free(share);
 	*out = (struct morsel_rdma_share){0};
 }
